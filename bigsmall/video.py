@@ -59,13 +59,16 @@ class Video(ABC):
 Clock = Callable[[int], float]
 
 
-def open_video(source: Any, *, fps: float | None = None, timestamps: Sequence[float] | np.ndarray | None = None) -> Video:
+Times = Sequence[float] | np.ndarray
+
+
+def open_video(source: Any, *, fps: float | None = None, timestamps: Times | None = None) -> Video:
     """Open `source` for reading.
 
     Args:
         source: a path to a video file; an array (T, H, W, 3) of uint8 RGB; a path to a folder of images (in the natural
             order of their names); or a capture, any object whose `read()` gives `(ok, BGR frame)` as OpenCV's does.
-        fps: frames per second. Arrays and folders need it, or `timestamps`; for a file it replaces the file's own clock.
+        fps: frames per second. Arrays and folders need it, or `timestamps`; it replaces a file's own clock.
         timestamps: seconds of each frame, strictly increasing; instead of `fps`.
 
     Raises:
@@ -83,7 +86,7 @@ def open_video(source: Any, *, fps: float | None = None, timestamps: Sequence[fl
     return _Array(np.asarray(source), clock, rate)
 
 
-def _clock(fps: float | None, timestamps: Sequence[float] | np.ndarray | None) -> tuple[Clock | None, float | None]:
+def _clock(fps: float | None, timestamps: Times | None) -> tuple[Clock | None, float | None]:
     """The given clock as a function of the frame's index and its nominal rate; (None, None) where none is given."""
     if fps is not None and timestamps is not None:
         raise ValueError("fps and timestamps were both given, expected one of them")
@@ -179,13 +182,10 @@ class _File(Video):
                     rgb = reformatter.reformat(picture, *size, "rgb24").to_ndarray()
                     if picture.rotation:
                         rgb = np.ascontiguousarray(np.rot90(rgb, round(picture.rotation / 90)))
-                    if self._clock is not None:
-                        timestamp = self._clock(index)
-                    elif picture.pts is None or picture.time_base is None or float(picture.pts * picture.time_base) <= last:
+                    timestamp = self._clock(index) if self._clock else picture.time
+                    if timestamp is None or timestamp <= last:
                         timestamp = last + 1 / self.fps if index else 0.0
-                        refilled += index > 0
-                    else:
-                        timestamp = float(picture.pts * picture.time_base)
+                        refilled += 1
                     yield Frame(index, timestamp, rgb)
                     index, last = index + 1, timestamp
         notes = []
@@ -196,7 +196,7 @@ class _File(Video):
         if self.n_frames and self.n_frames - index > max(1.0, 0.01 * self.n_frames):
             notes.append(f"the file announces {self.n_frames} frames and {index} could be read")
         if refilled:
-            notes.append(f"{refilled} timestamps were missing or not increasing and were filled in at {self.fps:g} per second")
+            notes.append(f"{refilled} timestamps were missing or not increasing; filled in at {self.fps:g} a second")
         self.note = "; ".join(notes) or None
 
 
@@ -366,7 +366,7 @@ class VideoWriter:
     def __enter__(self) -> VideoWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         try:
             if self._container is None:
                 if kind is None:

@@ -21,7 +21,9 @@ def smooth(n: int, height: int = 64, width: int = 96) -> np.ndarray:
     return np.clip(np.stack(frames), 0, 255).astype(np.uint8)
 
 
-def write(path: Path, frames: np.ndarray, fps: float = 25.0, times: np.ndarray | None = None, **options: object) -> Path:
+def write(
+    path: Path, frames: np.ndarray, fps: float = 25.0, times: np.ndarray | None = None, **options: object
+) -> Path:
     with VideoWriter(path, fps, **options) as writer:  # type: ignore[arg-type]
         for i, rgb in enumerate(frames):
             writer.write(rgb, None if times is None else times[i])
@@ -93,7 +95,11 @@ ONE, W = 1 << 16, 1 << 30
 
 @pytest.mark.parametrize(
     ("matrix", "clockwise"),
-    [((0, ONE, 0, -ONE, 0, 0, 0, 0, W), 1), ((-ONE, 0, 0, 0, -ONE, 0, 0, 0, W), 2), ((0, -ONE, 0, ONE, 0, 0, 0, 0, W), 3)],
+    [
+        ((0, ONE, 0, -ONE, 0, 0, 0, 0, W), 1),
+        ((-ONE, 0, 0, 0, -ONE, 0, 0, 0, W), 2),
+        ((0, -ONE, 0, ONE, 0, 0, 0, 0, W), 3),
+    ],
 )
 def test_the_files_rotation_is_applied(tmp_path, matrix, clockwise):
     frames = smooth(3)
@@ -139,7 +145,11 @@ def cut_mp4(path: Path) -> None:
     [
         ("missing.mp4", lambda p: None, "does not exist"),
         ("empty.mp4", lambda p: p.write_bytes(b""), "is empty"),
-        ("text.mp4", lambda p: p.write_text("Not a video at all.\n" * 300), "cannot be read as a video|no video stream"),
+        (
+            "text.mp4",
+            lambda p: p.write_text("Not a video at all.\n" * 300),
+            "cannot be read as a video|no video stream",
+        ),
         ("cut.mp4", cut_mp4, "cannot be read as a video|holds no"),
         ("noise.mp4", lambda p: p.write_bytes(RNG.bytes(50_000)), "cannot be read as a video|holds no"),
         ("folder", lambda p: p.mkdir(), "without images"),
