@@ -1,0 +1,79 @@
+"""The multi-task network and its ablations: BigSmall (WACV 2024, section 3; FACTS 1.1 and 7)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .branches import BIG_REDUCTION, HIDDEN, MAPS, BigBranch, SmallBranch, positive
+
+TASKS = ("au", "bvp", "resp")  # the heads, in the order of the outputs
+
+
+class BigSmall(SmallBranch, BigBranch):
+    """Action units, pulse and respiration from clips of frames.
+
+    Big sees one frame of every `big_every` and its map is repeated in time; the maps are summed with Small's, and three
+    independent heads read the sum for every frame. Parameter names and shapes are those of the authors' files.
+
+    Args:
+        n_segment: N, frames of a clip.
+        big_every: M, a divisor of N: Big reads frames 0, M, 2M, ... of a clip. The default is N, the first frame alone.
+        shift: the temporal shift of the Small branch: "wtsm", "tsm" or "none".
+        out_size: number of action units.
+        big_size: height and width of Big's frames in pixels; Small's are `big_size // 16`.
+    """
+
+    def __init__(
+        self,
+        *,
+        n_segment: int = 3,
+        big_every: int | None = None,
+        shift: str = "wtsm",
+        out_size: int = 12,
+        big_size: int = 144,
+    ) -> None:
+        small_size = max(1, positive("big_size", big_size) // BIG_REDUCTION)
+        super().__init__(small_size=small_size, n_segment=n_segment, shift=shift, big_size=big_size)
+        self.big_every = positive("big_every", n_segment if big_every is None else big_every)
+        if n_segment % self.big_every:
+            raise ValueError(f"big_every must divide n_segment = {n_segment}, got {big_every}")
+        for task, outputs in zip(TASKS, (positive("out_size", out_size), 1, 1)):
+            self.add_module(f"{task}_fc1", nn.Linear(MAPS * small_size**2, HIDDEN))
+            self.add_module(f"{task}_fc2", nn.Linear(HIDDEN, outputs))
+
+    def forward(self, big: Tensor, small: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """
+        Args:
+            big: standardised frames (B*N, 3, S, S), or only those that are read, (B*N/M, 3, S, S); index = clip*N + t.
+            small: normalised differences (B*N, 3, S // 16, S // 16).
+        Returns:
+            action-unit logits (B*N, out_size), derivative of the BVP (B*N, 1), derivative of respiration (B*N, 1).
+        """
+        frames = small.shape[0]
+        if frames % self.n_segment:
+            raise ValueError(f"small must hold a multiple of n_segment = {self.n_segment} frames, got {frames}")
+        read = frames // self.big_every
+        if big.shape[0] == frames:
+            big = big[:: self.big_every]
+        elif big.shape[0] != read:
+            raise ValueError(
+                f"big must hold the {frames} frames of small, or the {read} that are read "
+                f"(one of every {self.big_every}), got {big.shape[0]}"
+            )
+        big_maps, small_maps = self.big_maps(big).flatten(1), self.small_maps(small).flatten(1)
+        au, bvp, respiration = (self._head(task, big_maps, small_maps) for task in TASKS)
+        return au, bvp, respiration
+
+    def _head(self, task: str, big_maps: Tensor, small_maps: Tensor) -> Tensor:
+        weight1, bias1, weight2, bias2 = (
+            self.get_parameter(f"{task}_{name}") for name in ("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias")
+        )
+        if self.big_every == 1:
+            hidden = F.linear(big_maps + small_maps, weight1, bias1)
+        else:  # the first layer is linear in the sum: Big's share is computed once for each frame that Big read
+            read = big_maps.shape[0]
+            shares = F.linear(torch.cat((big_maps, small_maps)), weight1)
+            hidden = shares[read:] + shares[:read].repeat_interleave(self.big_every, 0) + bias1
+        return F.linear(F.relu(hidden), weight2, bias2)
