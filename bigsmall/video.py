@@ -340,9 +340,7 @@ class VideoWriter:
         height, width = shape[:2]
         # bitexact: no random identifiers, so that the same frames give the same file
         self._container = av.open(str(self._aside), "w", options={"fflags": "+bitexact"})
-        # FFV1: every frame on its own and with a checksum, so that damage is noticed and stays where it is
-        options = {"level": "3", "slicecrc": "1", "g": "1"} if self._codec == "ffv1" else {}
-        self._stream = self._container.add_stream(self._codec, rate=self._rate, options=options | (self._options or {}))
+        self._stream = self._container.add_stream(self._codec, rate=self._rate, options=self._options)
         self._stream.width, self._stream.height, self._shape = width, height, shape
         even = width % 2 == 0 and height % 2 == 0
         self._stream.pix_fmt = "bgr0" if self._codec == "ffv1" else "yuv420p" if even else "yuv444p"

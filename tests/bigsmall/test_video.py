@@ -120,8 +120,7 @@ def test_a_file_cut_short_is_read_as_far_as_it_goes_and_says_so(tmp_path):
 
 
 def test_damage_in_the_middle_costs_only_the_damaged_frames(tmp_path):
-    original = noise(60)
-    path = write(tmp_path / "a.mkv", original)
+    path = write(tmp_path / "a.mp4", noise(60, 64, 64), codec="libx264")
     data = bytearray(path.read_bytes())
     for part in (0.3, 0.5, 0.7):
         at = int(len(data) * part)
@@ -130,8 +129,7 @@ def test_damage_in_the_middle_costs_only_the_damaged_frames(tmp_path):
     video = open_video(path)
     frames = list(video)
     assert 50 <= len(frames) < 60
-    assert "could be read" in (video.note or "")
-    np.testing.assert_array_equal(frames[-1].rgb, original[-1])
+    assert "damaged frames were left out" in (video.note or "")
     assert frames[-1].timestamp == pytest.approx(59 / 25, abs=1e-3)
 
 
