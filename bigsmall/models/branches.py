@@ -22,6 +22,16 @@ SHIFTS = ("wtsm", "tsm", "none")
 _BIG_FRAMES_AT_ONCE = 8  # in inference: keeps the block outputs of a long batch within a few MB
 
 
+def _pack_block(*weights: Tensor) -> Tensor:
+    packed: Tensor = torch.ops.bigsmall_kernels.pack_double_conv2d_pool(*weights)
+    return packed
+
+
+def _pack_trunk(*weights: Tensor) -> Tensor:
+    packed: Tensor = torch.ops.bigsmall_kernels.pack_wtsm_conv2d_stack(list(weights))
+    return packed
+
+
 def positive(name: str, value: int) -> int:
     """`value` if it is an integer of at least 1, else an error naming the argument."""
     if isinstance(value, bool) or not isinstance(value, int):
@@ -53,20 +63,26 @@ class BigBranch(nn.Module):
         for (first, second), (c_in, c_mid, c_out), _, _ in BIG_BLOCKS:
             self.add_module(first, nn.Conv2d(c_in, c_mid, 3, padding=1))
             self.add_module(second, nn.Conv2d(c_mid, c_out, 3, padding=1))
+        self._packed_blocks = [bk.nn.Packed(_pack_block) for _ in BIG_BLOCKS]
 
     def big_maps(self, big: Tensor) -> Tensor:
         """Standardised frames (n, 3, S, S) -> feature maps (n, 64, S // 16, S // 16)."""
         _check_images("big", big, self.big_size)
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or big.shape[0] <= _BIG_FRAMES_AT_ONCE:
-            return self._blocks(big)
-        return torch.cat([self._blocks(part) for part in big.split(_BIG_FRAMES_AT_ONCE)])
+        blocks = []
+        for (names, _, pool, dropout), pack in zip(BIG_BLOCKS, self._packed_blocks):
+            first, second = ((self.get_parameter(f"{n}.weight"), self.get_parameter(f"{n}.bias")) for n in names)
+            packed = None if self.training else pack(first[0], second[0])
+            blocks.append((first, second, pool, dropout, packed))
 
-    def _blocks(self, x: Tensor) -> Tensor:
-        for (first, second), _, pool, dropout in BIG_BLOCKS:
-            a, b = self.get_submodule(first), self.get_submodule(second)
-            x = bk.double_conv2d_pool(x, a.weight, a.bias, b.weight, b.bias, pool)
-            x = F.dropout(x, dropout, self.training)
-        return x
+        def run(x: Tensor) -> Tensor:
+            for first, second, pool, dropout, packed in blocks:
+                x = bk.double_conv2d_pool(x, *first, *second, pool, packed=packed)
+                x = F.dropout(x, dropout, self.training)
+            return x
+
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or big.shape[0] <= _BIG_FRAMES_AT_ONCE:
+            return run(big)
+        return torch.cat([run(part) for part in torch.split(big, _BIG_FRAMES_AT_ONCE)])
 
 
 class SmallBranch(nn.Module):
@@ -87,19 +103,14 @@ class SmallBranch(nn.Module):
         self.shift = shift
         for name, c_in, c_out in SMALL_CONVS:
             self.add_module(name, nn.Conv2d(c_in, c_out, 3, padding=1))
+        self._packed_trunk = bk.nn.Packed(_pack_trunk)
 
     def small_maps(self, small: Tensor) -> Tensor:
         """Normalised differences (B*N, 3, s, s) -> feature maps (B*N, 64, s, s)."""
         _check_images("small", small, self.small_size)
-        convs = [self.get_submodule(name) for name, _, _ in SMALL_CONVS]
+        weights: list[Tensor] = [self.get_parameter(f"{name}.weight") for name, _, _ in SMALL_CONVS]
+        biases: list[Tensor] = [self.get_parameter(f"{name}.bias") for name, _, _ in SMALL_CONVS]
+        packed = None if self.training else self._packed_trunk(*weights)
         # Wrapping around within clips of one frame moves nothing: the trunk without a shift.
         n_segment = 1 if self.shift == "none" else self.n_segment
-        return bk.wtsm_conv2d_stack(
-            small,
-            [conv.weight for conv in convs],
-            [conv.bias for conv in convs],
-            n_segment,
-            3,
-            wrap=self.shift != "tsm",
-            activation="relu",
-        )
+        return bk.wtsm_conv2d_stack(small, weights, biases, n_segment, wrap=self.shift != "tsm", packed=packed)
