@@ -1,0 +1,170 @@
+"""From decoded pixels to the inputs of both branches."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import _check
+from ._library import call
+
+
+class _Convention(NamedTuple):
+    pixels: str  # how resized pixels are kept
+    dropped: int  # true differences left out at the end
+    zeros_before: int  # zero frames that count in the standard deviation
+    zeros_after: int  # zero frames added after it
+
+
+CONVENTIONS = {
+    "exact": _Convention("exact", 0, 0, 0),
+    "bigsmall": _Convention("unit", 1, 1, 0),
+    "toolbox": _Convention("rounded", 0, 0, 1),
+    "toolbox-pre225": _Convention("rounded", 1, 1, 1),
+}
+EPS = 1e-7  # of the difference's denominator, as released (FACTS 3.2)
+
+
+class InputStats(NamedTuple):
+    """What scales the inputs: mean and std of the resized pixels, diff_std of their difference frames."""
+
+    mean: float
+    std: float
+    diff_std: float
+
+    @classmethod
+    def from_sums(cls, sums: Tensor, *, big_size: int = 144, convention: str = "exact") -> InputStats:
+        """The statistics of a whole video from the rows of `bigsmall_input_sums` over its pieces, concatenated.
+
+        Args:
+            sums: (T, 4) float64, a row a frame of the video.
+            big_size, convention: as given to `bigsmall_input_sums`.
+        """
+        if sums.dim() != 2 or sums.shape[1] != 4 or len(sums) < 2:
+            raise ValueError(f"sums must be (T, 4) with T >= 2, got {tuple(sums.shape)}")
+        return cls(*_statistics(sums, big_size, convention).tolist())
+
+
+def _statistics(sums: Tensor, big_size: int, convention: str) -> Tensor:
+    rule = _convention(convention)
+    pixels = 3 * big_size * big_size
+    n_differences = len(sums) - 1 - rule.dropped
+    total = torch.cat((sums[:, :2].sum(0), sums[:n_differences, 2:].sum(0)))
+    counts = sums.new_tensor([len(sums), max(n_differences + rule.zeros_before, 1)]) * pixels
+    mean, square = total[0::2] / counts, total[1::2] / counts
+    variance = square - mean * mean
+    # Pixels are float32: a spread below their rounding is a constant picture.
+    std = torch.where(variance > 1e-12 * square, variance, 0.0).sqrt()
+    return torch.stack((mean[0], std[0], std[1]))
+
+
+def _convention(name: str) -> _Convention:
+    _check.one_of("convention", name, tuple(CONVENTIONS))
+    return CONVENTIONS[name]
+
+
+def _frames_and_boxes(frames: Tensor, boxes: Tensor | None, least: int) -> tuple[Tensor, Tensor]:
+    _check.tensor("frames", frames)
+    if frames.dtype != torch.uint8:
+        raise TypeError(f"frames must be uint8 RGB, got {frames.dtype}")
+    if frames.dim() != 4 or frames.shape[3] != 3 or frames.shape[0] < least or 0 in frames.shape:
+        raise ValueError(f"frames must be (T, H, W, 3) with T >= {least}, got {tuple(frames.shape)}")
+    n, height, width, _ = frames.shape
+    if boxes is None:
+        whole = torch.tensor([0, 0, width, height], dtype=torch.float64, device=frames.device)
+        return frames, whole.expand(n, 4)
+    _check.tensor("boxes", boxes)
+    if boxes.shape not in ((4,), (n, 4)):
+        raise ValueError(f"boxes must be (4,) or ({n}, 4): x, y, w, h in pixels, got {tuple(boxes.shape)}")
+    boxes = boxes.to(device=frames.device, dtype=torch.float64).expand(n, 4)
+    if not torch.compiler.is_compiling():
+        x, y, w, h = boxes.unbind(1)
+        inside = (x >= 0) & (y >= 0) & (w > 0) & (h > 0) & (x + w <= width) & (y + h <= height)
+        if not bool(inside.all()):
+            t = int((~inside).nonzero()[0])
+            raise ValueError(f"boxes must lie inside the {width}x{height} picture, got {boxes[t].tolist()} at frame {t}")
+    return frames, boxes
+
+
+def _pass(
+    frames: Tensor, boxes: Tensor | None, big_size: int, small_size: int, every: int, convention: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    rule = _convention(convention)
+    frames, boxes = _frames_and_boxes(frames, boxes, 2 + rule.dropped)
+    _check.positive("big_size", big_size)
+    _check.positive("small_size", small_size)
+    if small_size > big_size:
+        raise ValueError(f"small_size must be at most big_size={big_size}, got {small_size}")
+    big, small, sums = call("bigsmall_inputs", frames, boxes, big_size, small_size, every, rule.pixels, EPS)
+    return big, small, sums
+
+
+def bigsmall_input_sums(
+    frames: Tensor, boxes: Tensor | None = None, *, big_size: int = 144, convention: str = "exact"
+) -> Tensor:
+    """The first of two bounded passes over a long video: what `InputStats.from_sums` needs of a piece of it.
+
+    Args:
+        frames, boxes, big_size, convention: as in `bigsmall_inputs`. Pieces overlap by one frame, whose last row is left
+            out in all but the last piece (a row holds the difference to the next frame).
+
+    Returns:
+        (T, 4) float64: per frame the sums of its pixels, their squares, its difference to the next frame, their squares.
+    """
+    return _pass(frames, boxes, big_size, 1, max(len(frames), 1), convention)[2]
+
+
+def bigsmall_inputs(
+    frames: Tensor,
+    boxes: Tensor | None = None,
+    *,
+    big_size: int = 144,
+    small_size: int = 9,
+    n_segment: int = 3,
+    all_big: bool = False,
+    convention: str = "exact",
+    stats: InputStats | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Crop, area-resize, standardise (Big) and difference-normalise (Small) decoded frames.
+
+    Args:
+        frames: (T, H, W, 3) uint8 RGB, any strides.
+        boxes: (4,) or (T, 4): x, y, w, h in pixels, fractions allowed; None: the whole picture. A difference cuts both its
+            frames with the earlier one's box.
+        big_size, small_size: sides of the two inputs; differences are taken at big_size and averaged down, not normalised
+            again.
+        n_segment: the length is cut to a multiple of it.
+        all_big: every Big frame, not only the first of each clip.
+        convention: "exact" (float pixels, T-1 true differences), or as released: "bigsmall", "toolbox", "toolbox-pre225".
+        stats: the statistics of the whole video, where `frames` is a piece of it.
+
+    Returns:
+        big (T'/n_segment, 3, big_size, big_size), or (T', ...) with all_big; small (T', 3, small_size, small_size); float32.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what it was and what was expected.
+
+    Source: BigSmall (WACV 2024) section 4.1; FACTS 3.2.
+    """
+    _check.positive("n_segment", n_segment)
+    rule = _convention(convention)
+    every = 1 if all_big else n_segment
+    big, small, sums = _pass(frames, boxes, big_size, small_size, every, convention)
+    n_differences = len(frames) - 1 - rule.dropped
+    if rule.zeros_before + rule.zeros_after:
+        zeros = small.new_zeros(rule.zeros_before + rule.zeros_after, *small.shape[1:])
+        small = torch.cat((small[:n_differences], zeros))
+    length = len(small) // n_segment * n_segment
+    if stats is None:
+        mean, std, diff_std = _statistics(sums, big_size, convention).unbind()
+    else:
+        mean, std, diff_std = torch.tensor(stats, dtype=torch.float64, device=big.device).unbind()
+    big = (big[: length // every] - mean.float()) * _reciprocal(std)
+    return big, small[:length] * _reciprocal(diff_std)
+
+
+def _reciprocal(std: Tensor) -> Tensor:
+    """1 / std, and 0 for a constant video, whose inputs are zeros (FACTS 3.2)."""
+    return torch.where(std == 0, 0.0, 1 / torch.where(std == 0, 1.0, std)).float()

@@ -1,0 +1,381 @@
+"""The plain PyTorch definition of every op: the law, the fallback and the baseline.
+
+Every function here takes exactly the arguments of the op of the same name in `_library.py`, works on any device, dtype
+and strides, and is differentiable by autograd where the op is. `*_backward` functions are the vector-Jacobian products.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ACTIVATIONS = {"none": lambda x: x, "relu": torch.relu, "tanh": torch.tanh, "elu": F.elu}
+
+
+def memory_format(x: Tensor) -> torch.memory_format:
+    """The layout of an op's 4-d output: channels_last for a channels_last input, else contiguous."""
+    if x.dim() != 4 or x.is_contiguous():
+        return torch.contiguous_format
+    return torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+
+
+# --- wtsm -------------------------------------------------------------------------------------------------------------
+
+
+def _shift(x: Tensor, n_segment: int, fold_div: int, wrap: bool, direction: int) -> Tensor:
+    clips = x.reshape(-1, n_segment, *x.shape[1:])
+    fold = x.shape[1] // fold_div
+    ahead, behind, same = clips[:, :, :fold], clips[:, :, fold : 2 * fold], clips[:, :, 2 * fold :]
+    ahead, behind = ahead.roll(-direction, 1), behind.roll(direction, 1)
+    if not wrap:
+        first = torch.zeros(n_segment, dtype=torch.bool, device=x.device)
+        first[0] = True
+        last = first.flip(0)
+        ahead_edge, behind_edge = (last, first) if direction == 1 else (first, last)
+        ahead = ahead.masked_fill(ahead_edge.view(1, -1, 1, 1, 1), 0)
+        behind = behind.masked_fill(behind_edge.view(1, -1, 1, 1, 1), 0)
+    return torch.cat((ahead, behind, same), 2).reshape(x.shape).contiguous(memory_format=memory_format(x))
+
+
+def wtsm(x: Tensor, n_segment: int, fold_div: int, wrap: bool) -> Tensor:
+    """FACTS 1.2: channels [0, f) from the next frame, [f, 2f) from the previous, the rest as they are; f = C // fold_div."""
+    return _shift(x, n_segment, fold_div, wrap, 1)
+
+
+def wtsm_backward(grad: Tensor, n_segment: int, fold_div: int, wrap: bool) -> Tensor:
+    """The adjoint of `wtsm`: the same shift with the two directions exchanged."""
+    return _shift(grad, n_segment, fold_div, wrap, -1)
+
+
+# --- wtsm_conv2d ------------------------------------------------------------------------------------------------------
+
+
+def wtsm_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    n_segment: int,
+    fold_div: int,
+    wrap: bool,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    activation: str,
+    packed: Tensor | None = None,
+) -> Tensor:
+    """Shift, convolve, activate. `packed` is a copy of `weight` for the compiled kernels and plays no part here."""
+    y = F.conv2d(wtsm(x, n_segment, fold_div, wrap), weight, bias, stride, padding, dilation, groups)
+    return ACTIVATIONS[activation](y).contiguous(memory_format=memory_format(x))
+
+
+def activation_backward(grad: Tensor, y: Tensor, activation: str) -> Tensor:
+    """Gradient at an activation's input, from the gradient at its output and that output `y`."""
+    if activation == "relu":
+        return torch.where(y > 0, grad, 0)
+    if activation == "tanh":
+        return grad * (1 - y * y)
+    if activation == "elu":
+        return torch.where(y > 0, grad, grad * (y + 1))
+    return grad
+
+
+def _empty(mask: list[bool], grads: tuple[Tensor | None, ...], like: Tensor) -> tuple[Tensor, ...]:
+    """An op returns tensors: an empty one stands for a gradient that was not asked for."""
+    pairs = zip(grads, mask, strict=True)
+    return tuple(g if wanted and g is not None else like.new_empty(0) for g, wanted in pairs)
+
+
+def wtsm_conv2d_backward(
+    grad: Tensor,
+    y: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    has_bias: bool,
+    n_segment: int,
+    fold_div: int,
+    wrap: bool,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    activation: str,
+    mask: list[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x, weight and bias (those in `mask`; the others are empty). `y` is the forward's output."""
+    shifted = wtsm(x, n_segment, fold_div, wrap)
+    gx, gw, gb = torch.ops.aten.convolution_backward(
+        activation_backward(grad, y, activation),
+        shifted,
+        weight,
+        [weight.shape[0]] if has_bias else None,
+        stride,
+        padding,
+        dilation,
+        False,
+        [0, 0],
+        groups,
+        mask,
+    )
+    if mask[0]:
+        gx = wtsm_backward(gx, n_segment, fold_div, wrap).contiguous(memory_format=memory_format(x))
+    gx, gw, gb = _empty(mask, (gx, None if gw is None else gw.contiguous(), gb), x)
+    return gx, gw, gb
+
+
+def pack_wtsm_conv2d(weight: Tensor) -> Tensor:
+    """(Cout, Cin, kh, kw) -> flat float32 of (ceil(Cout/16), kh, kw, Cin, 16), zero beyond Cout; any instruction set."""
+    out, in_, kh, kw = weight.shape
+    blocks = (out + 15) // 16
+    padded = F.pad(weight.float(), (0, 0, 0, 0, 0, 0, 0, blocks * 16 - out))
+    return padded.view(blocks, 16, in_, kh, kw).permute(0, 3, 4, 2, 1).reshape(-1)
+
+
+# --- wtsm_conv2d_stack ------------------------------------------------------------------------------------------------
+
+
+def wtsm_conv2d_stack(
+    x: Tensor,
+    weights: list[Tensor],
+    biases: list[Tensor],
+    n_segment: int,
+    fold_div: int,
+    wrap: bool,
+    activation: str,
+    packed: Tensor | None = None,
+) -> Tensor:
+    """A chain of `wtsm_conv2d` layers: 3x3, stride 1, padding 1, the activation after each (FACTS 1.1, Small branch)."""
+    for weight, bias in zip(weights, biases, strict=True):
+        x = wtsm_conv2d(x, weight, bias, n_segment, fold_div, wrap, [1, 1], [1, 1], [1, 1], 1, activation)
+    return x
+
+
+def wtsm_conv2d_stack_backward(
+    grad: Tensor,
+    x: Tensor,
+    weights: list[Tensor],
+    biases: list[Tensor],
+    n_segment: int,
+    fold_div: int,
+    wrap: bool,
+    activation: str,
+    need_x: bool,
+) -> list[Tensor]:
+    """[grad of x or an empty tensor, grads of the weights, grads of the biases]; the activations are computed again."""
+    tail = ([1, 1], [1, 1], [1, 1], 1, activation)
+    inputs = [x]
+    for weight, bias in zip(weights, biases, strict=True):
+        inputs.append(torch.ops.bigsmall_kernels.wtsm_conv2d(inputs[-1], weight, bias, n_segment, fold_div, wrap, *tail))
+    grad_weights: list[Tensor] = []
+    grad_biases: list[Tensor] = []
+    for i in reversed(range(len(weights))):
+        mask = [need_x or i > 0, True, True]
+        grad, gw, gb = torch.ops.bigsmall_kernels.wtsm_conv2d_backward(
+            grad, inputs[i + 1], inputs[i], weights[i], True, n_segment, fold_div, wrap, *tail, mask
+        )
+        grad_weights.insert(0, gw)
+        grad_biases.insert(0, gb)
+    return [grad, *grad_weights, *grad_biases]
+
+
+def pack_wtsm_conv2d_stack(weights: list[Tensor]) -> Tensor:
+    """The layers' `pack_wtsm_conv2d`, one after another."""
+    return torch.cat([pack_wtsm_conv2d(weight) for weight in weights])
+
+
+# --- double_conv2d_pool -----------------------------------------------------------------------------------------------
+
+
+def double_conv2d_pool(
+    x: Tensor,
+    weight1: Tensor,
+    bias1: Tensor | None,
+    weight2: Tensor,
+    bias2: Tensor | None,
+    pool: int,
+    packed: Tensor | None = None,
+) -> Tensor:
+    """conv3x3 - ReLU - conv3x3 - ReLU - average pool (FACTS 1.1, Big branch); padding 1, floor pooling."""
+    y = F.relu(F.conv2d(F.relu(F.conv2d(x, weight1, bias1, padding=1)), weight2, bias2, padding=1))
+    return F.avg_pool2d(y, pool).contiguous(memory_format=memory_format(x))
+
+
+def double_conv2d_pool_backward(
+    grad: Tensor,
+    x: Tensor,
+    weight1: Tensor,
+    bias1: Tensor | None,
+    weight2: Tensor,
+    bias2: Tensor | None,
+    pool: int,
+    mask: list[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of x, weight1, bias1, weight2, bias2 (those in `mask`); both layers' outputs are computed again."""
+    conv = torch.ops.bigsmall_kernels.wtsm_conv2d
+    conv_backward = torch.ops.bigsmall_kernels.wtsm_conv2d_backward
+    plain = (1, 1, True, [1, 1], [1, 1], [1, 1], 1, "relu")  # n_segment 1: the shift is the identity
+    hidden = conv(x, weight1, bias1, *plain)
+    y = conv(hidden, weight2, bias2, *plain)
+    grad = torch.ops.aten.avg_pool2d_backward(grad, y, [pool, pool], [], [0, 0], False, True, None)
+    mask2 = [any(mask[:3]), mask[3], mask[4]]
+    grad, gw2, gb2 = conv_backward(grad, y, hidden, weight2, bias2 is not None, *plain, mask2)
+    if not mask2[0]:
+        none = x.new_empty(0)
+        return none, x.new_empty(0), x.new_empty(0), gw2, gb2
+    gx, gw1, gb1 = conv_backward(grad, hidden, x, weight1, bias1 is not None, *plain, mask[:3])
+    return gx, gw1, gb1, gw2, gb2
+
+
+WINOGRAD_4X4 = (  # F(4x4, 3x3): the transform of a 3-tap filter at the points 0, 1, -1, 1/2, -2, infinity
+    (1 / 4, 0, 0),
+    (-1 / 6, -1 / 6, -1 / 6),
+    (-1 / 6, 1 / 6, -1 / 6),
+    (1 / 24, 1 / 12, 1 / 6),
+    (1 / 24, -1 / 12, 1 / 6),
+    (0, 0, 1),
+)
+
+
+def _pack_winograd(weight: Tensor) -> Tensor:
+    """(Cout, Cin, 3, 3) -> (36, ceil(Cout/16), Cin, 16), transformed in float64, zero beyond Cout, flat float32."""
+    out, in_ = weight.shape[:2]
+    blocks = (out + 15) // 16
+    g = torch.tensor(WINOGRAD_4X4, dtype=torch.float64, device=weight.device)
+    u = torch.einsum("ia,ocab,jb->ijoc", g, weight.double(), g)
+    u = F.pad(u, (0, 0, 0, blocks * 16 - out)).float()
+    return u.view(36, blocks, 16, in_).transpose(2, 3).reshape(-1)
+
+
+def packed_block_size(weight1: Tensor, weight2: Tensor) -> int:
+    """Number of elements of `pack_double_conv2d_pool`."""
+    return sum(36 * ((w.shape[0] + 15) // 16) * 16 * w.shape[1] for w in (weight1, weight2))
+
+
+def pack_double_conv2d_pool(weight1: Tensor, weight2: Tensor) -> Tensor:
+    """Both filters in the Winograd domain, one after the other; any instruction set."""
+    return torch.cat((_pack_winograd(weight1), _pack_winograd(weight2)))
+
+
+# --- the normalisers --------------------------------------------------------------------------------------------------
+
+
+def real(frames: Tensor) -> Tensor:
+    """float64 stays; everything else is computed and returned in float32."""
+    return frames if frames.dtype == torch.float64 else frames.float()
+
+
+def _std(x: Tensor) -> Tensor:
+    """Population standard deviation of everything, summed in float64 (FACTS 3.2)."""
+    return x.double().var(correction=0).sqrt()
+
+
+def _divide(x: Tensor, std: Tensor | float) -> Tensor:
+    """x / std, and zeros for a zero std (FACTS 3.2: a constant video gives zeros); NaN propagates."""
+    std = torch.as_tensor(std, dtype=torch.float64, device=x.device)
+    scale = torch.where(std == 0, 0.0, 1.0 / torch.where(std == 0, 1.0, std))
+    return (x * scale).to(x.dtype)
+
+
+def difference(frames: Tensor, eps: float) -> Tensor:
+    """(T, ...) -> (T-1, ...): (x[t+1] - x[t]) / (x[t+1] + x[t] + eps) (FACTS 3.2)."""
+    x = real(frames)
+    return (x[1:] - x[:-1]) / (x[1:] + x[:-1] + eps)
+
+
+def diff_normalize(frames: Tensor, eps: float, std: float | None) -> Tensor:
+    """`difference` over its standard deviation, or over `std`."""
+    d = difference(frames, eps)
+    return _divide(d, _std(d) if std is None else std)
+
+
+def standardize(frames: Tensor, mean: float | None, std: float | None) -> Tensor:
+    """(x - mean) / std, each the whole input's own where not given (FACTS 3.2)."""
+    x = real(frames)
+    centre = x.double().mean() if mean is None else mean
+    return _divide((x.double() - centre).to(x.dtype), _std(x) if std is None else std)
+
+
+def _normalized_backward(grad: Tensor, x: Tensor, centred: bool, mean: float, std: float | None) -> Tensor:
+    """VJP of (x - m) / s for float64 x; m and s are the data's own, or constants."""
+    own = x.var(correction=0).sqrt()
+    s = own if std is None else torch.as_tensor(std, dtype=x.dtype, device=x.device)
+    safe = torch.where(s == 0, 1.0, s)
+    result = grad
+    if centred:
+        result = result - grad.mean()
+    if std is None:
+        m = x.mean() if centred else mean
+        y = (x - m) / safe
+        result = result - (x - x.mean()) / safe * (grad * y).mean()
+    return torch.where(s == 0, 0.0, result / safe)
+
+
+def standardize_backward(grad: Tensor, frames: Tensor, mean: float | None, std: float | None) -> Tensor:
+    """Gradient of `frames` (floating), computed in float64."""
+    g = _normalized_backward(grad.double(), frames.double(), mean is None, mean or 0.0, std)
+    return g.to(frames.dtype)
+
+
+def diff_normalize_backward(grad: Tensor, frames: Tensor, eps: float, std: float | None) -> Tensor:
+    """Gradient of `frames` (floating), computed in float64."""
+    x = frames.double()
+    after, before = x[1:], x[:-1]
+    total = after + before + eps
+    g = _normalized_backward(grad.double(), (after - before) / total, False, 0.0, std)
+    g_after = g * (2 * before + eps) / total**2
+    g_before = -g * (2 * after + eps) / total**2
+    result = torch.zeros_like(x)
+    result[1:] += g_after
+    result[:-1] += g_before
+    return result.to(frames.dtype)
+
+
+# --- bigsmall_inputs --------------------------------------------------------------------------------------------------
+
+
+def area_weights(start: Tensor, length: Tensor, size: int, extent: int) -> Tensor:
+    """(B,) starts and lengths in pixels -> (B, size, extent): the share of each source pixel in each target's mean."""
+    edges = start[:, None] + length[:, None] * torch.arange(size + 1, device=start.device, dtype=start.dtype) / size
+    left, right = edges[:, :-1, None], edges[:, 1:, None]
+    pixel = torch.arange(extent, device=start.device, dtype=start.dtype)
+    overlap = (torch.minimum(right, pixel + 1) - torch.maximum(left, pixel)).clamp_min(0)
+    return overlap / (length / size)[:, None, None]
+
+
+def resize_area(frames: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """(T, H, W, 3) -> (T, 3, size, size) float64: the exact mean over each target pixel's area of the box (x, y, w, h)."""
+    x, y, w, h = boxes.double().unbind(1)
+    rows = area_weights(y, h, size, frames.shape[1])
+    columns = area_weights(x, w, size, frames.shape[2])
+    return torch.einsum("tij,tjkc,tlk->tcil", rows, frames.double(), columns)
+
+
+def bigsmall_pixels(frames: Tensor, boxes: Tensor, size: int, pixels: str) -> Tensor:
+    """Cropped and resized pixels (T, 3, size, size) float32: `exact` 0..255, `unit` [1/255, 1], `rounded` whole numbers."""
+    x = resize_area(frames, boxes, size)
+    if pixels == "unit":
+        x = (x / 255).clamp(min=1 / 255)
+    elif pixels == "rounded":
+        x = x.round()
+    return x.float()
+
+
+def bigsmall_inputs(
+    frames: Tensor, boxes: Tensor, big_size: int, small_size: int, every: int, pixels: str, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The pass over the decoded frames, before any scaling.
+
+    frames (T, H, W, 3) uint8, boxes (T, 4) float64 -> big (ceil(T/every), 3, S, S) the pixels of frames 0, every, ...;
+    small (T-1, 3, s, s) the area means of the difference frames, both frames cut with the earlier one's box;
+    sums (T, 4) float64: per frame the sums of x, x^2 over its pixels and of d, d^2 over its difference to the next.
+    """
+    x = bigsmall_pixels(frames, boxes, big_size, pixels)
+    after = bigsmall_pixels(frames[1:], boxes[:-1], big_size, pixels)
+    d = (after - x[:-1]) / (after + x[:-1] + eps)
+    sums = torch.zeros(len(frames), 4, dtype=torch.float64, device=frames.device)
+    for column, part in enumerate((x.double(), x.double() ** 2, d.double(), d.double() ** 2)):
+        sums[: len(part), column] = part.sum((1, 2, 3))
+    scale = area_weights(d.new_zeros(1).double(), d.new_full((1,), big_size).double(), small_size, big_size)[0]
+    small = torch.einsum("ij,tcjk,lk->tcil", scale, d.double(), scale).float()
+    return x[::every].contiguous(), small.contiguous(), sums

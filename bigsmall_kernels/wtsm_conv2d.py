@@ -1,0 +1,167 @@
+"""Temporal shift, convolution, bias and activation in one pass; alone and as a stack of layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import _check
+from ._library import call, given, ops, register_autograd
+from .reference import ACTIVATIONS
+
+Pair = int | tuple[int, int]
+
+
+def _pair(name: str, value: Pair, least: int) -> list[int]:
+    pair = [value, value] if isinstance(value, int) else list(value)
+    if len(pair) != 2 or any(v < least for v in pair):
+        raise ValueError(f"{name} must be an int or a pair of ints of at least {least}, got {value!r}")
+    return pair
+
+
+def wtsm_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    n_segment: int = 3,
+    fold_div: int = 3,
+    *,
+    wrap: bool = True,
+    stride: Pair = 1,
+    padding: Pair | str = "same",
+    dilation: Pair = 1,
+    groups: int = 1,
+    activation: str = "none",
+    packed: Tensor | None = None,
+) -> Tensor:
+    """activation(conv2d(wtsm(x), weight, bias)) without a shifted copy of x.
+
+    Fast for 3x3 at stride 1 with padding 0 or 1 and for 1x1; correct for everything else that conv2d takes.
+
+    Args:
+        x: (B*n_segment, C, H, W), clip-major; float32, float64, float16 or bfloat16, any strides.
+        weight: (Cout, C/groups, kh, kw), of x's dtype.
+        bias: (Cout,) or None.
+        n_segment, fold_div, wrap: as in `wtsm`.
+        stride, padding, dilation, groups: as in torch.nn.functional.conv2d; "same" needs stride 1.
+        activation: "none", "relu", "tanh" or "elu".
+        packed: `torch.ops.bigsmall_kernels.pack_wtsm_conv2d(weight)`, to spare packing at each call.
+
+    Returns:
+        (B*n_segment, Cout, H', W') of x's dtype (autocast's where it is on); channels_last for a channels_last x.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what it was and what was expected.
+
+    Source: BigSmall (WACV 2024) section 3.3; FACTS 1.1, 1.2.
+    """
+    _check.floating("x", x)
+    _check.shift(n_segment, fold_div)
+    _check.frames_nchw(x, n_segment)
+    _check.positive("groups", groups)
+    _check.one_of("activation", activation, tuple(ACTIVATIONS))
+    x, weight, bias = _check.autocast(x, weight, bias)
+    if x.shape[1] % groups:
+        raise ValueError(f"groups must divide x's {x.shape[1]} channels, got {groups}")
+    _check.weight_and_bias(("weight", "bias"), weight, bias, x, x.shape[1] // groups)
+    if weight.shape[0] % groups:
+        raise ValueError(f"groups must divide weight's {weight.shape[0]} filters, got {groups}")
+    strides, dilations = _pair("stride", stride, 1), _pair("dilation", dilation, 1)
+    if isinstance(padding, str):
+        if padding != "same":
+            raise ValueError(f'padding must be "same", an int or a pair of ints, got {padding!r}')
+        if strides != [1, 1]:
+            raise ValueError(f'padding="same" needs stride 1, got stride {stride!r}')
+        reach = [d * (k - 1) for d, k in zip(dilations, weight.shape[2:], strict=True)]
+        if any(r % 2 for r in reach):  # an even kernel: the odd row goes below and to the right, as in torch
+            x = F.pad(x, (0, reach[1] % 2, 0, reach[0] % 2))
+        paddings = [r // 2 for r in reach]
+    else:
+        paddings = _pair("padding", padding, 0)
+    for axis, name in enumerate(("H", "W")):
+        room, kernel = x.shape[axis + 2] + 2 * paddings[axis], dilations[axis] * (weight.shape[axis + 2] - 1) + 1
+        if room < kernel:
+            raise ValueError(f"weight reaches over {kernel} pixels, more than x's padded {name} of {room}")
+    result: Tensor = call(
+        "wtsm_conv2d", x, weight, bias, n_segment, fold_div, wrap, strides, paddings, dilations, groups, activation, packed
+    )
+    return result
+
+
+def wtsm_conv2d_stack(
+    x: Tensor,
+    weights: list[Tensor],
+    biases: list[Tensor],
+    n_segment: int = 3,
+    fold_div: int = 3,
+    *,
+    wrap: bool = True,
+    activation: str = "relu",
+    packed: Tensor | None = None,
+) -> Tensor:
+    """A chain of `wtsm_conv2d` layers (3x3, stride 1, padding 1), the activation after each: a whole Small trunk.
+
+    Args:
+        x: (B*n_segment, C, H, W), clip-major; float32, float64, float16 or bfloat16, any strides.
+        weights: the layers' (Cout, Cin, 3, 3), of x's dtype, each layer's Cin the Cout of the one before.
+        biases: the layers' (Cout,).
+        n_segment, fold_div, wrap, activation: as in `wtsm_conv2d`, for every layer.
+        packed: `torch.ops.bigsmall_kernels.pack_wtsm_conv2d_stack(weights)`, to spare packing at each call.
+
+    Returns:
+        (B*n_segment, Cout of the last layer, H, W).
+
+    Raises:
+        TypeError, ValueError: naming the argument, what it was and what was expected.
+
+    Source: BigSmall (WACV 2024) section 3.2; FACTS 1.1 (Small branch).
+    """
+    _check.floating("x", x)
+    _check.shift(n_segment, fold_div)
+    _check.frames_nchw(x, n_segment)
+    _check.one_of("activation", activation, tuple(ACTIVATIONS))
+    if not len(weights) or len(weights) != len(biases):
+        raise ValueError(f"weights and biases must be one each a layer, got {len(weights)} and {len(biases)}")
+    x, *parameters = _check.autocast(x, *weights, *biases)
+    weights, biases = parameters[: len(weights)], parameters[len(weights) :]
+    channels = x.shape[1]
+    for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        names = (f"weights[{i}]", f"biases[{i}]")
+        _check.tensor(names[1], bias)
+        _check.weight_and_bias(names, weight, bias, x, channels)
+        _check.three_by_three(names[0], weight)
+        channels = weight.shape[0]
+    result: Tensor = call("wtsm_conv2d_stack", x, weights, biases, n_segment, fold_div, wrap, activation, packed)
+    return result
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, weight, bias, *ctx.args, _ = inputs
+    ctx.mask = [t is not None and t.requires_grad for t in (x, weight, bias)]
+    ctx.has_bias = bias is not None
+    ctx.save_for_backward(output, x, weight)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    grads = ops.wtsm_conv2d_backward(grad, *ctx.saved_tensors, ctx.has_bias, *ctx.args, ctx.mask)
+    return *given(ctx.mask, grads), *[None] * 9
+
+
+def _stack_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, weights, biases, *ctx.args, _ = inputs
+    ctx.layers = len(weights)
+    ctx.need_x = x.requires_grad
+    ctx.save_for_backward(x, *weights, *biases)
+
+
+def _stack_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    x, *parameters = ctx.saved_tensors
+    n = ctx.layers
+    gx, *grads = ops.wtsm_conv2d_stack_backward(grad, x, parameters[:n], parameters[n:], *ctx.args, ctx.need_x)
+    return gx if ctx.need_x else None, grads[:n], grads[n:], *[None] * 5
+
+
+register_autograd("wtsm_conv2d", _backward, _setup)
+register_autograd("wtsm_conv2d_stack", _stack_backward, _stack_setup)

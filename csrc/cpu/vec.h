@@ -1,0 +1,19 @@
+// The vector type of one instruction set: BK_LANES floats, with the operators of GCC's vector extension (a scalar operand
+// is broadcast, a*b + c contracts to an FMA). Included inside the namespace of each instruction set by each_isa.h.
+
+constexpr int kLanes = BK_LANES;
+typedef float V __attribute__((vector_size(BK_LANES * sizeof(float))));
+
+#define BK_INLINE inline __attribute__((always_inline))
+
+static BK_INLINE V load(const float* p) {
+  V v;
+  __builtin_memcpy(&v, p, sizeof(v));
+  return v;
+}
+
+static BK_INLINE void store(float* p, V v) { __builtin_memcpy(p, &v, sizeof(v)); }
+
+static BK_INLINE V splat(float s) { return V{} + s; }
+
+static BK_INLINE V maximum(V a, V b) { return a > b ? a : b; }
