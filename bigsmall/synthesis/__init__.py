@@ -1,0 +1,6 @@
+"""The face-video simulator: videos whose pulse, breathing and facial action units are known."""
+
+from .physiology import AUS, Truth
+from .simulator import Simulation, synthesize
+
+__all__ = ["AUS", "Simulation", "Truth", "synthesize"]

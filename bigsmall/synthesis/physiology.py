@@ -1,0 +1,131 @@
+"""What the simulated person does: pulse, breathing and facial action units over time, which is also the truth."""
+
+from __future__ import annotations
+
+import csv
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+AUS = ("AU01", "AU02", "AU04", "AU06", "AU07", "AU10", "AU12", "AU14", "AU15", "AU17", "AU23", "AU24")
+
+# Expressions, as sets of AUs that occur together: most of the common ones, and every AU alone or nearly so.
+EXPRESSIONS = (
+    ("AU06", "AU12"), ("AU06", "AU07", "AU12"), ("AU12",), ("AU06", "AU10", "AU12"), ("AU01", "AU02"), ("AU01",),
+    ("AU02",), ("AU04",), ("AU04", "AU07"), ("AU01", "AU04", "AU15"), ("AU07",), ("AU06",), ("AU10",), ("AU07", "AU10"),
+    ("AU14",), ("AU12", "AU14"), ("AU15",), ("AU15", "AU17"), ("AU17",), ("AU17", "AU24"), ("AU23",), ("AU04", "AU23"),
+    ("AU24",), ("AU04", "AU24"), ("AU10", "AU17"), ("AU06", "AU07", "AU10", "AU12", "AU14"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The ground truth of a simulated video, one row per frame.
+
+    `timestamp` in seconds; `bvp`, the blood volume pulse, mean 0 and about 1 from trough to systolic peak (blood
+    absorbs light: the skin is darkest at the peak); `respiration`, -1..1, 1 at full inhalation; `heart_rate` and
+    `respiration_rate`, instantaneous, per minute (NaN where there is none); all (T,) float64. `activation` (T, 12)
+    float64, 0..1, how far each AU of `AUS` is contracted.
+    """
+
+    timestamp: np.ndarray
+    bvp: np.ndarray
+    respiration: np.ndarray
+    heart_rate: np.ndarray
+    respiration_rate: np.ndarray
+    activation: np.ndarray
+
+    @property
+    def aus(self) -> np.ndarray:
+        """(T, 12) uint8, 1 where an AU is visible: contracted by a quarter or more."""
+        return (self.activation >= 0.25).astype(np.uint8)
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write `frame, timestamp, bvp, respiration, heart_rate, respiration_rate, AU01 ... AU24`; empty = none."""
+        path = Path(path)
+        aside = path.with_name(f".{path.name}.part")
+        columns = (self.bvp, self.respiration, self.heart_rate, self.respiration_rate)
+        try:
+            with open(aside, "w", newline="", encoding="utf-8") as f:
+                rows = csv.writer(f)
+                rows.writerow(("frame", "timestamp", "bvp", "respiration", "heart_rate", "respiration_rate", *AUS))
+                for i, (t, aus) in enumerate(zip(self.timestamp, self.aus, strict=True)):
+                    values = ("" if np.isnan(c[i]) else f"{c[i]:.6f}" for c in columns)
+                    rows.writerow((i, f"{t:.6f}", *values, *aus.tolist()))
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+def wander(t: np.ndarray, rng: np.random.Generator, low: float, high: float) -> np.ndarray:
+    """A smooth random signal over `t` (seconds) with standard deviation about 1: five sinusoids in [low, high] Hz."""
+    f = rng.uniform(low, high, (5, 1))
+    return np.sin(2 * np.pi * (f * t + rng.uniform(0, 1, (5, 1)))).sum(axis=0) / np.sqrt(2.5)
+
+
+def physiology(
+    n: int,
+    fps: float,
+    heart_rate: float | None,
+    respiration_rate: float | None,
+    variability: float,
+    expressions: float,
+    rng: np.random.Generator,
+) -> Truth:
+    """Pulse, respiration and AUs of `n` frames; the mean rates over the video are the ones asked for.
+
+    `variability`: relative standard deviation of both rates; two thirds of the heart's is respiratory sinus
+    arrhythmia. `expressions`: how many facial expressions begin per minute.
+    """
+    t = np.arange(n) / fps
+    none = np.full(n, np.nan)
+    wobble = variability * wander(t, rng, 0.02, 0.06)
+    breath_rate = none if respiration_rate is None else respiration_rate * (1 + wobble - wobble.mean())
+    breath = _phase(breath_rate, fps, rng)
+    # Inhalation is shorter than exhalation.
+    respiration = np.sin(breath + 0.35 * np.sin(breath)) if respiration_rate is not None else np.zeros(n)
+
+    wobble = variability * (0.66 * np.sqrt(2) * respiration + 0.5 * wander(t, rng, 0.03, 0.12))
+    beat_rate = none if heart_rate is None else heart_rate * (1 + wobble - wobble.mean())
+    beat = _phase(beat_rate, fps, rng)
+    if heart_rate is None:
+        bvp = np.zeros(n)
+    else:
+        depth = 1 + 0.08 * respiration + 0.05 * wander(t, rng, 0.03, 0.1)
+        bvp = depth * _pulse(beat)
+    return Truth(t, bvp, respiration, beat_rate, breath_rate, _activations(t, expressions, rng))
+
+
+def _phase(rate: np.ndarray, fps: float, rng: np.random.Generator) -> np.ndarray:
+    """Phase in radians of an oscillation whose rate per minute is given at every frame."""
+    return 2 * np.pi * (rng.uniform() + np.concatenate(([0.0], np.cumsum(rate[:-1]) / (60 * fps))))
+
+
+def _pulse(phase: np.ndarray) -> np.ndarray:
+    """One beat every 2 pi: a steep systolic upstroke, then a dicrotic notch and wave; trough to peak 1, mean 0."""
+
+    def wave(x: np.ndarray) -> np.ndarray:
+        systole = np.exp(np.cos(x - 1.2 + 0.2 * np.cos(x - 1.2)) - 1)
+        return systole + 0.22 * np.exp(5 * (np.cos(x - 3.6) - 1))
+
+    cycle = wave(np.linspace(0, 2 * np.pi, 256, endpoint=False))
+    return (wave(phase) - cycle.mean()) / np.ptp(cycle)
+
+
+def _activations(t: np.ndarray, per_minute: float, rng: np.random.Generator) -> np.ndarray:
+    """(T, 12): expressions one after another, each with onset, apex and offset."""
+    activation = np.zeros((len(t), len(AUS)))
+    if per_minute == 0:
+        return activation
+    start = rng.exponential(60 / per_minute)
+    while start < t[-1]:
+        onset, apex, offset = rng.uniform(0.2, 0.6), rng.uniform(0.5, 2.5), rng.uniform(0.3, 0.8)
+        rise, fall = (t - start) / onset, (start + onset + apex + offset - t) / offset
+        shape = np.clip(np.minimum(rise, fall), 0, 1)
+        for au in EXPRESSIONS[rng.integers(len(EXPRESSIONS))]:
+            k = AUS.index(au)
+            activation[:, k] = np.maximum(activation[:, k], rng.uniform(0.6, 1) * shape * shape * (3 - 2 * shape))
+        start += onset + apex + rng.exponential(60 / per_minute)
+    return activation
