@@ -25,8 +25,8 @@ HAIR = np.array([[0.10, 0.08, 0.07], [0.22, 0.14, 0.09], [0.45, 0.32, 0.18], [0.
 # How each AU moves the skin: brushes (u, v, width u, width v, shift u, shift v, squeeze u, squeeze v), Gaussian in
 # shape, mirrored to the other side of the face; a squeeze draws the skin towards the brush's centre.
 BRUSHES: dict[str, tuple[tuple[float, ...], ...]] = {
-    "AU01": ((0.17, -0.30, 0.13, 0.15, 0.00, -0.10, 0, 0),),
-    "AU02": ((0.48, -0.30, 0.14, 0.15, 0.00, -0.10, 0, 0),),
+    "AU01": ((0.17, -0.34, 0.13, 0.10, 0.00, -0.11, 0, 0),),
+    "AU02": ((0.48, -0.34, 0.14, 0.10, 0.00, -0.11, 0, 0),),
     "AU04": ((0.18, -0.27, 0.17, 0.13, -0.05, 0.09, 0, 0),),
     "AU06": ((0.40, 0.18, 0.20, 0.14, 0.00, -0.08, 0, 0), (0.31, -0.03, 0.17, 0.05, 0, -0.03, 0, 0)),
     "AU07": ((0.31, -0.08, 0.19, 0.08, 0, 0, 0, 1.0),),
@@ -36,9 +36,9 @@ BRUSHES: dict[str, tuple[tuple[float, ...], ...]] = {
     "AU15": ((0.27, 0.58, 0.11, 0.10, 0.01, 0.09, 0, 0),),
     "AU17": ((0.00, 0.82, 0.26, 0.14, 0, -0.08, 0, 0), (0.0, 0.64, 0.20, 0.07, 0, -0.05, 0, 0)),
     "AU23": ((0.00, 0.56, 0.24, 0.11, 0, 0, 0.30, 0.5),),
-    "AU24": ((0.00, 0.56, 0.30, 0.10, 0, 0, 0, 1.8),),
+    "AU24": ((0.00, 0.57, 0.30, 0.07, 0, 0, 0, 1.8),),
 }
-BLINK = (0.31, -0.08, 0.19, 0.09, 0, 0.02, 0, 6.0)  # not one of the 12 AUs, but faces blink
+BLINK = (0.31, -0.08, 0.19, 0.06, 0, 0.01, 0, 6.0)  # not one of the 12 AUs, but faces blink
 
 # The folds that come with it: lines (u0, v0, u1, v1, width, depth), mirrored as well.
 FOLDS: dict[str, tuple[tuple[float, ...], ...]] = {
@@ -319,5 +319,5 @@ def _offsets(u: torch.Tensor, v: torch.Tensor):  # type: ignore[no-untyped-def]
 def _folds(u: torch.Tensor, v: torch.Tensor, lines: tuple[tuple[float, ...], ...]) -> torch.Tensor:
     total = np.zeros((v.shape[0], u.shape[1]))
     for u0, v0, u1, v1, width, depth in lines:
-        total += depth * np.exp(-0.5 * (_line(np.abs(u.numpy()), v.numpy(), u0, v0, u1, v1) / width) ** 2)
+        total += 0.75 * depth * np.exp(-0.5 * (_line(np.abs(u.numpy()), v.numpy(), u0, v0, u1, v1) / (1.2 * width)) ** 2)
     return torch.from_numpy(total.astype(np.float32))
