@@ -39,7 +39,7 @@ class BigSmall(SmallBranch, BigBranch):
         self.big_every = positive("big_every", n_segment if big_every is None else big_every)
         if n_segment % self.big_every:
             raise ValueError(f"big_every must divide n_segment = {n_segment}, got {big_every}")
-        for task, outputs in zip(TASKS, (positive("out_size", out_size), 1, 1)):
+        for task, outputs in zip(TASKS, (positive("out_size", out_size), 1, 1), strict=True):
             self.add_module(f"{task}_fc1", nn.Linear(MAPS * small_size**2, HIDDEN))
             self.add_module(f"{task}_fc2", nn.Linear(HIDDEN, outputs))
 
@@ -62,7 +62,11 @@ class BigSmall(SmallBranch, BigBranch):
                 f"big must hold the {frames} frames of small, or the {read} that are read "
                 f"(one of every {self.big_every}), got {big.shape[0]}"
             )
-        big_maps, small_maps = self.big_maps(big).flatten(1), self.small_maps(small).flatten(1)
+        return self.heads(self.big_maps(big), self.small_maps(small))
+
+    def heads(self, big_maps: Tensor, small_maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The outputs of `forward` from the maps of Big's B*N/M frames and of Small's B*N frames."""
+        big_maps, small_maps = big_maps.flatten(1), small_maps.flatten(1)
         au, bvp, respiration = (self._head(task, big_maps, small_maps) for task in TASKS)
         return au, bvp, respiration
 
