@@ -58,7 +58,10 @@ def extension_arguments() -> dict[str, object]:
             ("TORCH_TARGET_VERSION", f"0x{TARGET[0]:02x}{TARGET[1]:02x}000000000000"),
             ("Py_LIMITED_API", "0x030A0000"),
         ],
-        extra_compile_args=["-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-Wall", "-Wno-psabi"],
+        extra_compile_args=[
+            *("-std=c++17", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"),
+            *("-fvisibility=hidden", "-Wall", "-Wno-psabi"),
+        ],
         py_limited_api=True,
     )
     return {

@@ -3,6 +3,7 @@
 
 constexpr int kLanes = BK_LANES;
 typedef float V __attribute__((vector_size(BK_LANES * sizeof(float))));
+typedef int32_t VI __attribute__((vector_size(BK_LANES * sizeof(int32_t))));
 
 #define BK_INLINE inline __attribute__((always_inline))
 
@@ -16,4 +17,5 @@ static BK_INLINE void store(float* p, V v) { __builtin_memcpy(p, &v, sizeof(v));
 
 static BK_INLINE V splat(float s) { return V{} + s; }
 
-static BK_INLINE V maximum(V a, V b) { return a > b ? a : b; }
+// NaN stays NaN, as in torch.
+static BK_INLINE V relu(V v) { return v < 0.0f ? V{} : v; }

@@ -1,24 +1,9 @@
 // The temporal shift and its adjoint: one read, one write, any dtype and strides.
+#include "shift.h"
 #include "tensor.h"
 
 namespace bk {
 namespace {
-
-// Which frame of its clip each channel of a frame reads: the channel ranges [0, f), [f, 2f), [2f, C).
-struct Shift {
-  int64_t n, channels, fold;
-  bool wrap;
-  int direction;
-
-  // Source frame of channel range `part` of frame t; -1 for zeros.
-  int64_t source(int64_t t, int part) const {
-    const int64_t u = t + (part == 0 ? direction : part == 1 ? -direction : 0);
-    if (u >= 0 && u < n) return u;
-    return wrap ? (u < 0 ? n - 1 : 0) : -1;
-  }
-  int64_t begin(int part) const { return std::min(part * fold, channels); }
-  int64_t end(int part) const { return part == 2 ? channels : std::min((part + 1) * fold, channels); }
-};
 
 int64_t grain(int64_t bytes_each) { return std::max<int64_t>(1, 65536 / std::max<int64_t>(1, bytes_each)); }
 
