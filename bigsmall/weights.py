@@ -205,7 +205,7 @@ class Predictor:
         outputs: dict[str, Tensor] = {}
         for model, _, tasks in self._parts:
             if isinstance(model, models.BigSmall):
-                every = dict(zip(TASKS, model(big, small)))
+                every = dict(zip(TASKS, model(big, small), strict=True))
                 outputs |= {task: every[task] for task in tasks}
             elif isinstance(model, models.Big) and big.shape[0] != small.shape[0]:
                 raise ValueError(f"big must hold all {small.shape[0]} frames of small, got {big.shape[0]}")
@@ -242,7 +242,7 @@ def _load_for(task: str, file: str) -> tuple[nn.Module, Card, tuple[str]]:
     if task not in TASKS:
         raise ValueError(f"weights are given for {', '.join(TASKS)}, got {task!r}")
     model, card = _load_one(file)
-    if card.tasks and task not in card.tasks or not card.tasks and task == "au":
+    if (card.tasks and task not in card.tasks) or (not card.tasks and task == "au"):
         raise ValueError(f"{file} is not for {task}; it is for {', '.join(card.tasks) or 'pulse or respiration'}")
     return model, card, (task,)
 

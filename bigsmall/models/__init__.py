@@ -39,9 +39,9 @@ def build(name: str, **options: Any) -> nn.Module:
     """A network with random weights, in training mode.
 
     Args:
-        name: one of `names()`. `bigsmall` is the paper's (WTSM, Big on the first frame of every clip), `bigsmall_tsm` and
-            `bigsmall_noshift` change the shift, `bigsmall_full` and `bigsmall_full_noshift` run Big on every frame (Table 1);
-            `big` and `small` are the single-task networks.
+        name: one of `names()`. `bigsmall` is the paper's (WTSM, Big on the first frame of every clip), `bigsmall_tsm`
+            and `bigsmall_noshift` change the shift, `bigsmall_full` and `bigsmall_full_noshift` run Big on every frame
+            (Table 1); `big` and `small` are the single-task networks.
         options: as the classes `BigSmall`, `Big` and `Small` take them, such as n_segment, big_every, out_size.
     Raises:
         ValueError: an unknown name, or an option outside its range.

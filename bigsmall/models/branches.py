@@ -69,7 +69,7 @@ class BigBranch(nn.Module):
         """Standardised frames (n, 3, S, S) -> feature maps (n, 64, S // 16, S // 16)."""
         _check_images("big", big, self.big_size)
         blocks = []
-        for (names, _, pool, dropout), pack in zip(BIG_BLOCKS, self._packed_blocks):
+        for (names, _, pool, dropout), pack in zip(BIG_BLOCKS, self._packed_blocks, strict=True):
             first, second = ((self.get_parameter(f"{n}.weight"), self.get_parameter(f"{n}.bias")) for n in names)
             packed = None if self.training else pack(first[0], second[0])
             blocks.append((first, second, pool, dropout, packed))

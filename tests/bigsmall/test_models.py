@@ -1,4 +1,4 @@
-"""The networks against the numbers that the authors' classes produced (reference/golden: bigsmall_*, checkpoints_io)."""
+"""The networks against the numbers that the authors' classes produced (reference/golden: bigsmall_*)."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def load(name: str, state: dict[str, Tensor]) -> torch.nn.Module:
     return model
 
 
-# --- as the authors' ----------------------------------------------------------------------------------------------------
+# --- as the authors' --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @torch.inference_mode()
 def test_outputs(variant: str, state: dict[str, Tensor], golden: dict[str, np.ndarray], inputs: tuple) -> None:
-    for output, actual in zip(OUTPUTS, load(VARIANTS[variant], state)(*inputs)):
+    for output, actual in zip(OUTPUTS, load(VARIANTS[variant], state)(*inputs), strict=True):
         assert_close(actual, golden[f"{variant}_{output}"])
 
 
@@ -94,7 +94,8 @@ def test_training_step(state: dict[str, Tensor], golden: dict[str, np.ndarray], 
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
     norms = [key for key in golden if key.startswith("gradnorm/")]
     full = [key for key in golden if key.startswith("grad/")]
-    assert len(norms) == 32 and len(full) == 3
+    assert len(norms) == 32
+    assert len(full) == 3
     for key in norms:
         assert_close(gradients[key.removeprefix("gradnorm/")].double().norm(), golden[key])
     for key in full:
@@ -102,7 +103,7 @@ def test_training_step(state: dict[str, Tensor], golden: dict[str, np.ndarray], 
 
     optimizer.step()
     with torch.inference_mode():
-        for output, actual in zip(OUTPUTS, model(*inputs)):
+        for output, actual in zip(OUTPUTS, model(*inputs), strict=True):
             assert_close(actual, golden[f"after1step_{output}"], 1e-4)
 
 
@@ -113,7 +114,7 @@ def test_same_seed_gives_the_authors_initial_weights(state: dict[str, Tensor]) -
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
 
 
-# --- clips, frames and sizes --------------------------------------------------------------------------------------------
+# --- clips, frames and sizes ------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["bigsmall", "bigsmall_tsm", "bigsmall_noshift"])
@@ -123,7 +124,7 @@ def test_only_the_frames_that_are_read(name: str) -> None:
     model = models.build(name, big_size=32).eval()
     big, small = torch.randn(9, 3, 32, 32), torch.randn(9, 3, 2, 2)
     all_frames, read = model(big, small), model(big[::3], small)
-    assert all(torch.equal(a, b) for a, b in zip(all_frames, read))
+    assert all(torch.equal(a, b) for a, b in zip(all_frames, read, strict=True))
 
 
 @torch.inference_mode()
@@ -132,12 +133,14 @@ def test_long_batches_equal_short_ones() -> None:
     model = models.build("bigsmall", big_size=16).eval()
     big, small = torch.randn(60, 3, 16, 16), torch.randn(60, 3, 1, 1)
     for whole, parts in zip(
-        model(big, small), zip(*(model(big[i : i + 3], small[i : i + 3]) for i in range(0, 60, 3)))
+        model(big, small),
+        zip(*(model(big[i : i + 3], small[i : i + 3]) for i in range(0, 60, 3)), strict=True),
+        strict=False,
     ):
         torch.testing.assert_close(whole, torch.cat(parts), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("n_segment, big_every", [(1, None), (2, 1), (4, None), (4, 2), (6, 3), (10, 5)])
+@pytest.mark.parametrize(("n_segment", "big_every"), [(1, None), (2, 1), (4, None), (4, 2), (6, 3), (10, 5)])
 @torch.inference_mode()
 def test_reduction_factor(n_segment: int, big_every: int | None) -> None:
     """Frame t of a clip gets the Big map of the last frame that Big read, t - t % M."""
@@ -147,11 +150,11 @@ def test_reduction_factor(n_segment: int, big_every: int | None) -> None:
     big, small = torch.randn(2 * n_segment, 3, 32, 32), torch.randn(2 * n_segment, 3, 2, 2)
     every = big_every or n_segment
     held = big[torch.arange(2 * n_segment) // every * every]
-    for actual, expected in zip(model(big, small), full(held, small)):
+    for actual, expected in zip(model(big, small), full(held, small), strict=True):
         torch.testing.assert_close(actual, expected, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("big_size, small_size", [(16, 1), (50, 3), (96, 6)])
+@pytest.mark.parametrize(("big_size", "small_size"), [(16, 1), (50, 3), (96, 6)])
 def test_input_and_output_sizes(big_size: int, small_size: int) -> None:
     model = models.build("bigsmall", big_size=big_size, out_size=8)
     assert model.small_size == small_size
@@ -168,7 +171,7 @@ def test_no_clips() -> None:
 
 @torch.inference_mode()
 def test_shift_is_where_the_variants_differ() -> None:
-    """Without a shift a frame depends on itself alone; with one, on its neighbours in the clip, never on another clip."""
+    """Without a shift a frame depends on itself alone; with one, on its neighbours in the clip alone."""
     big, small = torch.randn(2, 3, 32, 32), torch.randn(6, 3, 2, 2)
     changed = small.clone()
     changed[1] += 1
@@ -178,7 +181,7 @@ def test_shift_is_where_the_variants_differ() -> None:
         assert difference.nonzero().flatten().tolist() == moved
 
 
-# --- dropout, as released -----------------------------------------------------------------------------------------------
+# --- dropout, as released ------------------------------------------------
 
 
 def test_dropout_acts_in_training_only() -> None:
@@ -201,11 +204,11 @@ def test_dropout_is_element_wise_after_the_pooling() -> None:
     assert ((zeros.mean((2, 3)) > 0.2) & (zeros.mean((2, 3)) < 0.8)).all()
 
 
-# --- sizes and costs as published ---------------------------------------------------------------------------------------
+# --- sizes and costs as published ------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "name, options, parameters, per_frame",
+    ("name", "options", "parameters", "per_frame"),
     [
         ("big", {}, 776_972, 451.632),
         ("small", {}, 701_697, 3.733),
@@ -237,11 +240,11 @@ def test_described_shapes_are_the_real_ones() -> None:
     assert shapes["small_conv4"] == tuple(model.small_maps(torch.randn(3, 3, 3, 3)).shape[1:])
 
 
-# --- bad input ----------------------------------------------------------------------------------------------------------
+# --- bad input --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "name, options, error, message",
+    ("name", "options", "error", "message"),
     [
         ("bigsmal", {}, ValueError, "bigsmal.*bigsmall_tsm"),
         ("big", {"n_segment": 3}, TypeError, "n_segment.*out_size, big_size"),
@@ -259,7 +262,7 @@ def test_bad_options(name: str, options: dict, error: type[Exception], message: 
 
 
 @pytest.mark.parametrize(
-    "big, small, error, message",
+    ("big", "small", "error", "message"),
     [
         (torch.zeros(4, 3, 32, 32), torch.zeros(4, 3, 2, 2), ValueError, "small.*multiple of n_segment = 3.*4"),
         (torch.zeros(4, 3, 32, 32), torch.zeros(6, 3, 2, 2), ValueError, "big must hold the 6 frames.*or the 2.*got 4"),

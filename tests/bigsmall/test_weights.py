@@ -39,7 +39,7 @@ def card() -> Card:
     return Card("mine", "bigsmall", ("pulse", "au"), "exact", "face", options, units, details={"epochs": 3})
 
 
-# --- the authors' files -------------------------------------------------------------------------------------------------
+# --- the authors' files -----------------------------------------------------------------------------------------------
 
 
 def test_combined_single_task_networks(checkpoints: dict[str, Path], reference_dir: Path) -> None:
@@ -47,13 +47,14 @@ def test_combined_single_task_networks(checkpoints: dict[str, Path], reference_d
     assert predictor.tasks == ("au", "pulse", "respiration")
     assert (predictor.convention, predictor.crop) == ("bigsmall", "square")
     assert (predictor.n_segment, predictor.all_big, predictor.big_size, predictor.small_size) == (3, True, 144, 9)
-    assert predictor.action_units[0] == "AU01" and len(predictor.action_units) == 12
+    assert predictor.action_units[0] == "AU01"
+    assert len(predictor.action_units) == 12
     assert [card.licence[:3] for card in predictor.cards] == ["MIT"] * 3
     with np.load(reference_dir / "golden" / "checkpoints_io.npz") as golden:
         with np.load(reference_dir / "golden" / "pipeline_toolbox.npz") as pipeline:
             big = torch.from_numpy(pipeline["big"]).reshape(12, 144, 144, 3).movedim(-1, 1)
         outputs = predictor(big, torch.from_numpy(golden["pipe_small"]).float())
-        for task, actual in zip(weights.TASKS, outputs):
+        for task, actual in zip(weights.TASKS, outputs, strict=True):
             assert_close(actual, golden[f"{GOLDEN[task]}_split1_pipe"])
 
 
@@ -65,7 +66,7 @@ def test_one_single_task_network(task: str, checkpoints: dict[str, Path], refere
     assert predictor.all_big == (task == "au")
     with np.load(reference_dir / "golden" / "checkpoints_io.npz") as golden:
         big, small = torch.from_numpy(golden["rand_big"]), torch.from_numpy(golden["rand_small"])
-        outputs = dict(zip(weights.TASKS, predictor(big, small[:4] if task == "au" else small)))
+        outputs = dict(zip(weights.TASKS, predictor(big, small[:4] if task == "au" else small), strict=True))
         assert_close(outputs.pop(task), golden[f"{GOLDEN[task]}_split1_rand"])
     assert list(outputs.values()) == [None, None]
 
@@ -85,9 +86,10 @@ def test_names_with_and_without_the_prefix(prefix: str, tmp_path: Path) -> None:
     torch.save({prefix + name: value for name, value in model.state_dict().items()}, tmp_path / "w.pth")
     predictor = weights.load(tmp_path / "w.pth")
     big, small = torch.randn(1, 3, 16, 16), torch.randn(3, 3, 1, 1)
-    assert all(torch.equal(a, b) for a, b in zip(predictor(big, small), model.eval()(big, small)))
+    assert all(torch.equal(a, b) for a, b in zip(predictor(big, small), model.eval()(big, small), strict=True))
     # the convention of the released multitask weights, and a warning that it is a guess
-    assert predictor.convention == "toolbox-pre225" and "guessed" in predictor.cards[0].note
+    assert predictor.convention == "toolbox-pre225"
+    assert "guessed" in predictor.cards[0].note
 
 
 def test_saved_on_a_gpu(tmp_path: Path) -> None:
@@ -101,14 +103,14 @@ def test_saved_on_a_gpu(tmp_path: Path) -> None:
                 data = data.replace(b"\x03\x00\x00\x00cpu", b"\x06\x00\x00\x00cuda:0")
             cuda.writestr(name.replace("cpu/", "cuda/"), data)
     if not torch.cuda.is_available():
-        with pytest.raises(RuntimeError, match="(?i)cuda"):
+        with pytest.raises(RuntimeError, match=r"(?i)cuda"):
             torch.load(tmp_path / "cuda.pth", weights_only=True)  # so the file does say that it came from a GPU
     small = torch.randn(3, 3, 1, 1)
     _, bvp, _ = weights.load(f"pulse={tmp_path / 'cuda.pth'}")(torch.empty(0, 3, 16, 16), small)
     assert torch.equal(bvp, model.eval()(small))
 
 
-# --- our own files ------------------------------------------------------------------------------------------------------
+# --- our own files ----------------------------------------------------------------------------------------------------
 
 
 def test_saved_and_loaded(tmp_path: Path, card: Card) -> None:
@@ -116,11 +118,14 @@ def test_saved_and_loaded(tmp_path: Path, card: Card) -> None:
     weights.save(tmp_path / "w.safetensors", model, card)
     predictor = weights.load(tmp_path / "w.safetensors")
     assert predictor.cards == (card,)
-    assert predictor.tasks == ("au", "pulse") and predictor.action_units == ("AU06", "AU12")
+    assert predictor.tasks == ("au", "pulse")
+    assert predictor.action_units == ("AU06", "AU12")
     big, small = torch.randn(2, 3, 16, 16), torch.randn(6, 3, 1, 1)
     au, bvp, respiration = predictor(big, small)
     expected = model.eval()(big, small)
-    assert torch.equal(au, expected[0]) and torch.equal(bvp, expected[1]) and respiration is None
+    assert torch.equal(au, expected[0])
+    assert torch.equal(bvp, expected[1])
+    assert respiration is None
     assert [file.name for file in tmp_path.iterdir()] == ["w.safetensors"]
 
 
@@ -139,40 +144,41 @@ def test_nothing_half_written(tmp_path: Path, card: Card, monkeypatch: pytest.Mo
         raise OSError("disk full")
 
     monkeypatch.setattr(weights.os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OSError, match=r"disk full"):
         weights.save(target, models.build(card.model, **card.options), card)
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("w.safetensors", b"before")]
 
 
 def test_weights_that_do_not_fit_their_card_are_not_saved(tmp_path: Path, card: Card) -> None:
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(ValueError, match=r"do not fit"):
         weights.save(tmp_path / "w.safetensors", models.build("bigsmall", big_size=32), card)
     assert not list(tmp_path.iterdir())
 
 
-# --- combinations -------------------------------------------------------------------------------------------------------
+# --- combinations -----------------------------------------------------------------------------------------------------
 
 
 def test_a_task_out_of_a_multitask_network(tmp_path: Path, card: Card) -> None:
     weights.save(tmp_path / "w.safetensors", models.build(card.model, **card.options), card)
     predictor = weights.load(f"pulse={tmp_path / 'w.safetensors'}")
-    assert predictor.tasks == ("pulse",) and predictor.action_units == ()
+    assert predictor.tasks == ("pulse",)
+    assert predictor.action_units == ()
     assert predictor(torch.randn(1, 3, 16, 16), torch.randn(3, 3, 1, 1))[0] is None
 
 
 def test_combined_weights_must_agree(tmp_path: Path, card: Card, checkpoints: dict[str, Path]) -> None:
     weights.save(tmp_path / "w.safetensors", models.build(card.model, **card.options), card)
-    with pytest.raises(ValueError, match="agree on convention.*bigsmall.*exact"):
+    with pytest.raises(ValueError, match=r"agree on convention.*bigsmall.*exact"):
         weights.load(f"respiration={checkpoints['respiration']},pulse={tmp_path / 'w.safetensors'}")
-    with pytest.raises(ValueError, match="one network"):
+    with pytest.raises(ValueError, match=r"one network"):
         weights.load(f"pulse={checkpoints['pulse']},pulse={checkpoints['pulse']}")
-    with pytest.raises(ValueError, match="not for respiration; it is for pulse"):
+    with pytest.raises(ValueError, match=r"not for respiration; it is for pulse"):
         weights.load(f"respiration={checkpoints['pulse']}")
-    with pytest.raises(ValueError, match="'heart'"):
+    with pytest.raises(ValueError, match=r"'heart'"):
         weights.load(f"heart={checkpoints['pulse']}")
 
 
-# --- what is not weights ------------------------------------------------------------------------------------------------
+# --- what is not weights ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
@@ -185,13 +191,13 @@ def test_files_that_are_not_weights(name: str, content: bytes, tmp_path: Path) -
 
 def test_other_contents(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.pth")
-    with pytest.raises(ValueError, match="dictionary of tensors"):
+    with pytest.raises(ValueError, match=r"dictionary of tensors"):
         weights.load(tmp_path / "list.pth")
     safetensors.torch.save_file({"conv.weight": torch.zeros(3)}, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match="no BigSmall network"):
+    with pytest.raises(ValueError, match=r"no BigSmall network"):
         weights.load(tmp_path / "other.safetensors")
     torch.save(torch.nn.Linear(2, 2), tmp_path / "code.pth")  # a pickled object could run code: refused
-    with pytest.raises(ValueError, match="not a file of weights"):
+    with pytest.raises(ValueError, match=r"not a file of weights"):
         weights.load(tmp_path / "code.pth")
 
 
@@ -199,28 +205,28 @@ def test_wrong_shapes_and_missing_tensors(tmp_path: Path, card: Card) -> None:
     state = models.build(card.model, **card.options).state_dict()
     (tmp_path / "w.json").write_text(card.to_json())
     torch.save(dict(state, **{"bvp_fc2.weight": torch.zeros(2, 128)}), tmp_path / "w.pth")
-    with pytest.raises(ValueError, match="(?s)does not fit the network 'bigsmall'.*bvp_fc2.weight"):
+    with pytest.raises(ValueError, match=r"(?s)does not fit the network 'bigsmall'.*bvp_fc2.weight"):
         weights.load(tmp_path / "w.pth")
     state.pop("small_conv1.bias")
     torch.save(state, tmp_path / "w.pth")
-    with pytest.raises(ValueError, match="(?s)does not fit.*small_conv1.bias"):
+    with pytest.raises(ValueError, match=r"(?s)does not fit.*small_conv1.bias"):
         weights.load(tmp_path / "w.pth")
 
 
 def test_unknown_names_and_tasks(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="'nowhere'.*default"):
+    with pytest.raises(ValueError, match=r"'nowhere'.*default"):
         weights.load("nowhere")
     torch.save(models.build("small", small_size=1).state_dict(), tmp_path / "s.pth")
-    with pytest.raises(ValueError, match="pulse or for respiration.*pulse="):
+    with pytest.raises(ValueError, match=r"pulse or for respiration.*pulse="):
         weights.load(tmp_path / "s.pth")
-    with pytest.raises(ValueError, match="not for au"):
+    with pytest.raises(ValueError, match=r"not for au"):
         weights.load(f"au={tmp_path / 's.pth'}")
 
 
 def test_bad_cards(card: Card) -> None:
-    with pytest.raises(ValueError, match="not a card.*convention"):
+    with pytest.raises(ValueError, match=r"not a card.*convention"):
         Card.from_json('{"name": "x"}')
-    with pytest.raises(ValueError, match="not a card"):
+    with pytest.raises(ValueError, match=r"not a card"):
         Card.from_json("[1]")
-    with pytest.raises(ValueError, match="among au, pulse, respiration, got breath"):
+    with pytest.raises(ValueError, match=r"among au, pulse, respiration, got breath"):
         Card("x", "small", ("breath",), "exact", "face")

@@ -1,0 +1,124 @@
+"""What a user would otherwise run: the same arithmetic by eager PyTorch, torch.compile, ONNX Runtime and OpenVINO.
+
+Every builder takes an eager module, its inputs and the number of threads, and returns a call without arguments.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Call = Callable[[], Any]
+MISSING = "not installed"
+
+
+def _as_list(outputs: Any) -> list[Any]:
+    return list(outputs) if isinstance(outputs, list | tuple) else [outputs]
+
+
+def tensors(outputs: Any) -> list[Tensor]:
+    """Whatever a peer returned, as tensors."""
+    return [torch.as_tensor(np.asarray(y)) if not isinstance(y, Tensor) else y for y in _as_list(outputs)]
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.to(memory_format=torch.channels_last) if x.dim() == 4 else x
+
+
+def eager(module: nn.Module, inputs: Sequence[Tensor]) -> Call:
+    def call() -> Any:
+        with torch.inference_mode():
+            return module(*inputs)
+
+    return call
+
+
+def eager_channels_last(module: nn.Module, inputs: Sequence[Tensor]) -> Call:
+    return eager(copy.deepcopy(module).to(memory_format=torch.channels_last), [_channels_last(x) for x in inputs])
+
+
+def compiled(module: nn.Module, inputs: Sequence[Tensor]) -> Call:
+    """torch.compile with the weights frozen, in no_grad: its fastest mode on a CPU."""
+    import torch._inductor.config as inductor
+
+    torch._dynamo.reset()
+    function = torch.compile(copy.deepcopy(module), fullgraph=True, dynamic=False)
+
+    def call() -> Any:
+        with torch.no_grad():
+            return function(*inputs)
+
+    with inductor.patch(freezing=True):
+        call()  # compiles, for the number of threads that is set
+    return call
+
+
+def _onnx(module: nn.Module, inputs: Sequence[Tensor]) -> bytes:
+    program = torch.onnx.export(copy.deepcopy(module), tuple(inputs), dynamo=True, verbose=False)
+    assert program is not None
+    buffer = io.BytesIO()
+    buffer.write(program.model_proto.SerializeToString())
+    return buffer.getvalue()
+
+
+def onnxruntime(model: bytes, inputs: Sequence[Tensor], threads: int) -> Call:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    feed = {node.name: x.numpy() for node, x in zip(session.get_inputs(), inputs, strict=True)}
+    return lambda: session.run(None, feed)
+
+
+def openvino(model: bytes, inputs: Sequence[Tensor], threads: int, precision: str) -> Call:
+    import openvino
+
+    core = openvino.Core()
+    settings = {
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": precision,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    request = core.compile_model(core.read_model(model), "CPU", settings).create_infer_request()
+    arrays = [x.numpy() for x in inputs]
+
+    def call() -> Any:
+        result = request.infer(arrays, share_inputs=True, share_outputs=True)
+        return [result[i] for i in range(len(result))]
+
+    return call
+
+
+def inference(
+    module: nn.Module, inputs: Sequence[Tensor], threads: int, *, quick: bool = False
+) -> Iterator[tuple[str, Call | str]]:
+    """All peers of an eager module: a name, and a call or the reason why there is none."""
+    module = module.eval()
+    yield "eager NCHW", eager(module, inputs)
+    if any(x.dim() == 4 for x in inputs):
+        yield "eager channels_last", eager_channels_last(module, inputs)
+    if quick:
+        return
+    yield "torch.compile", compiled(module, inputs)
+    try:
+        model = _onnx(module, inputs)
+    except ImportError:
+        model = None
+    runtimes: dict[str, Callable[[bytes], Call]] = {
+        "ONNX Runtime": lambda model: onnxruntime(model, inputs, threads),
+        "OpenVINO": lambda model: openvino(model, inputs, threads, "f32"),
+        "OpenVINO bfloat16": lambda model: openvino(model, inputs, threads, "bf16"),
+    }
+    for name, build in runtimes.items():
+        try:
+            yield name, MISSING if model is None else build(model)
+        except ImportError:
+            yield name, MISSING
