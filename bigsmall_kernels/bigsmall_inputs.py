@@ -42,8 +42,9 @@ class InputStats(NamedTuple):
             sums: (T, 4) float64, a row a frame of the video.
             big_size, convention: as given to `bigsmall_input_sums`.
         """
-        if sums.dim() != 2 or sums.shape[1] != 4 or len(sums) < 2:
-            raise ValueError(f"sums must be (T, 4) with T >= 2, got {tuple(sums.shape)}")
+        least = 2 + _convention(convention).dropped
+        if sums.dim() != 2 or sums.shape[1] != 4 or len(sums) < least:
+            raise ValueError(f"sums must be (T, 4) with T >= {least}, got {tuple(sums.shape)}")
         return cls(*_statistics(sums, big_size, convention).tolist())
 
 
@@ -84,15 +85,15 @@ def _frames_and_boxes(frames: Tensor, boxes: Tensor | None, least: int) -> tuple
         inside = (x >= 0) & (y >= 0) & (w > 0) & (h > 0) & (x + w <= width) & (y + h <= height)
         if not bool(inside.all()):
             t = int((~inside).nonzero()[0])
-            raise ValueError(f"boxes must lie inside the {width}x{height} picture, got {boxes[t].tolist()} at frame {t}")
+            box = boxes[t].tolist()
+            raise ValueError(f"boxes must lie inside the {width}x{height} picture, got {box} at frame {t}")
     return frames, boxes
 
 
 def _pass(
-    frames: Tensor, boxes: Tensor | None, big_size: int, small_size: int, every: int, convention: str
+    frames: Tensor, boxes: Tensor | None, least: int, big_size: int, small_size: int, every: int, rule: _Convention
 ) -> tuple[Tensor, Tensor, Tensor]:
-    rule = _convention(convention)
-    frames, boxes = _frames_and_boxes(frames, boxes, 2 + rule.dropped)
+    frames, boxes = _frames_and_boxes(frames, boxes, least)
     _check.positive("big_size", big_size)
     _check.positive("small_size", small_size)
     if small_size > big_size:
@@ -107,13 +108,15 @@ def bigsmall_input_sums(
     """The first of two bounded passes over a long video: what `InputStats.from_sums` needs of a piece of it.
 
     Args:
-        frames, boxes, big_size, convention: as in `bigsmall_inputs`. Pieces overlap by one frame, whose last row is left
-            out in all but the last piece (a row holds the difference to the next frame).
+        frames, boxes, big_size, convention: as in `bigsmall_inputs`, but one frame is enough. Pieces overlap by one
+            frame, whose row is left out of all but the last piece (a row holds the difference to the next frame).
 
     Returns:
-        (T, 4) float64: per frame the sums of its pixels, their squares, its difference to the next frame, their squares.
+        (T, 4) float64: per frame the sums of its pixels, of their squares, of its difference to the next frame, and of
+        the squares of that.
     """
-    return _pass(frames, boxes, big_size, 1, max(len(frames), 1), convention)[2]
+    _check.tensor("frames", frames)
+    return _pass(frames, boxes, 1, big_size, 1, max(frames.shape[0], 1), _convention(convention))[2]
 
 
 def bigsmall_inputs(
@@ -131,17 +134,19 @@ def bigsmall_inputs(
 
     Args:
         frames: (T, H, W, 3) uint8 RGB, any strides.
-        boxes: (4,) or (T, 4): x, y, w, h in pixels, fractions allowed; None: the whole picture. A difference cuts both its
-            frames with the earlier one's box.
-        big_size, small_size: sides of the two inputs; differences are taken at big_size and averaged down, not normalised
-            again.
+        boxes: (4,) or (T, 4): x, y, w, h in pixels, fractions allowed; None: the whole picture. A difference cuts both
+            its frames with the earlier one's box.
+        big_size, small_size: sides of the two inputs; differences are taken at big_size and averaged down, not
+            normalised again.
         n_segment: the length is cut to a multiple of it.
         all_big: every Big frame, not only the first of each clip.
-        convention: "exact" (float pixels, T-1 true differences), or as released: "bigsmall", "toolbox", "toolbox-pre225".
+        convention: "exact" (float pixels, T-1 true differences), or as released: "bigsmall", "toolbox" or
+            "toolbox-pre225".
         stats: the statistics of the whole video, where `frames` is a piece of it.
 
     Returns:
-        big (T'/n_segment, 3, big_size, big_size), or (T', ...) with all_big; small (T', 3, small_size, small_size); float32.
+        big (T'/n_segment, 3, big_size, big_size), or (T', ...) with all_big; small (T', 3, small_size, small_size);
+        both float32.
 
     Raises:
         TypeError, ValueError: naming the argument, what it was and what was expected.
@@ -151,7 +156,7 @@ def bigsmall_inputs(
     _check.positive("n_segment", n_segment)
     rule = _convention(convention)
     every = 1 if all_big else n_segment
-    big, small, sums = _pass(frames, boxes, big_size, small_size, every, convention)
+    big, small, sums = _pass(frames, boxes, 2 + rule.dropped, big_size, small_size, every, rule)
     n_differences = len(frames) - 1 - rule.dropped
     if rule.zeros_before + rule.zeros_after:
         zeros = small.new_zeros(rule.zeros_before + rule.zeros_after, *small.shape[1:])

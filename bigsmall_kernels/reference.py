@@ -244,7 +244,7 @@ def _pack_winograd(weight: Tensor) -> Tensor:
     g = torch.tensor(WINOGRAD_4X4, dtype=torch.float64, device=weight.device)
     u = torch.einsum("ia,ocab,jb->ijoc", g, weight.double(), g)
     u = F.pad(u, (0, 0, 0, blocks * 16 - out)).float()
-    return u.view(36, blocks, 16, in_).transpose(2, 3).reshape(-1)
+    return u.reshape(36, blocks, 16, in_).transpose(2, 3).reshape(-1)
 
 
 def packed_block_size(weight1: Tensor, weight2: Tensor) -> int:
@@ -336,15 +336,16 @@ def diff_normalize_backward(grad: Tensor, frames: Tensor, eps: float, std: float
 
 def area_weights(start: Tensor, length: Tensor, size: int, extent: int) -> Tensor:
     """(B,) starts and lengths in pixels -> (B, size, extent): the share of each source pixel in each target's mean."""
-    edges = start[:, None] + length[:, None] * torch.arange(size + 1, device=start.device, dtype=start.dtype) / size
+    base = start.floor()[:, None]  # the same bits wherever a box stands: positions count from its first pixel
+    edges = start[:, None] - base + length[:, None] * torch.arange(size + 1, device=base.device, dtype=base.dtype) / size
     left, right = edges[:, :-1, None], edges[:, 1:, None]
-    pixel = torch.arange(extent, device=start.device, dtype=start.dtype)
+    pixel = (torch.arange(extent, device=base.device, dtype=base.dtype) - base)[:, None]
     overlap = (torch.minimum(right, pixel + 1) - torch.maximum(left, pixel)).clamp_min(0)
     return overlap / (length / size)[:, None, None]
 
 
 def resize_area(frames: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """(T, H, W, 3) -> (T, 3, size, size) float64: the exact mean over each target pixel's area of the box (x, y, w, h)."""
+    """(T, H, W, 3) -> (T, 3, size, size) float64: the exact means over the target pixels' areas of the box x, y, w, h."""
     x, y, w, h = boxes.double().unbind(1)
     rows = area_weights(y, h, size, frames.shape[1])
     columns = area_weights(x, w, size, frames.shape[2])
@@ -352,13 +353,12 @@ def resize_area(frames: Tensor, boxes: Tensor, size: int) -> Tensor:
 
 
 def bigsmall_pixels(frames: Tensor, boxes: Tensor, size: int, pixels: str) -> Tensor:
-    """Cropped and resized pixels (T, 3, size, size) float32: `exact` 0..255, `unit` [1/255, 1], `rounded` whole numbers."""
+    """Cropped and resized pixels (T, 3, size, size) float32: `exact` 0..255, `unit` [1/255, 1], `rounded` to whole."""
     x = resize_area(frames, boxes, size)
     if pixels == "unit":
         x = (x / 255).clamp(min=1 / 255)
-    elif pixels == "rounded":
-        x = x.round()
-    return x.float()
+    y = x.float()
+    return y.round() if pixels == "rounded" else y  # rounded from float32, as OpenCV does: a half is a half
 
 
 def bigsmall_inputs(

@@ -1,0 +1,112 @@
+"""From frames and their boxes to the model's Big and Small inputs, in two passes of bounded memory.
+
+First pass: `InputSums` takes frame after frame and gives the statistics of the whole video. Second pass: `iter_inputs`
+takes the same frames again and gives the inputs piece by piece, the same numbers as one call of
+`bigsmall_kernels.bigsmall_inputs` on the whole video.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import bigsmall_kernels as bk
+
+Crop = tuple[np.ndarray, Sequence[float]]  # a frame (H, W, 3) uint8 RGB, and the box x, y, w, h to use of it, pixels
+PIECE_BYTES = 1 << 26  # of decoded frames held at once
+LOOKAHEAD = 3  # frames that decide how any convention's last outputs look
+
+
+def _stack(crops: Sequence[Crop]) -> tuple[Tensor, Tensor]:
+    """Frames (T, h, w, 3) cut to what their boxes cover, and the boxes (T, 4) in them."""
+    boxes = np.array([box for _, box in crops], dtype=np.float64)
+    height, width = crops[0][0].shape[:2]
+    x, y = (max(math.floor(v), 0) for v in boxes[:, :2].min(0))
+    right, bottom = (math.ceil(v) for v in (boxes[:, :2] + boxes[:, 2:]).max(0))
+    frames = np.stack([rgb[y : min(bottom, height), x : min(right, width)] for rgb, _ in crops])
+    return torch.from_numpy(frames), torch.from_numpy(boxes - (x, y, 0, 0))
+
+
+def _full(crops: Sequence[Crop], least: int) -> bool:
+    return len(crops) >= max(least, PIECE_BYTES // max(crops[0][0].nbytes, 1))
+
+
+class InputSums:
+    """The first pass: the statistics that scale a video's inputs.
+
+    Args:
+        big_size: side of the Big input, where statistics are taken.
+        convention: as in `bigsmall_kernels.bigsmall_inputs`.
+    """
+
+    def __init__(self, *, big_size: int = 144, convention: str = "exact") -> None:
+        self._big_size, self._convention = big_size, convention
+        self._rows: list[Tensor] = []
+        self._held: list[Crop] = []
+
+    def add(self, rgb: np.ndarray, box: Sequence[float]) -> None:
+        """The next frame, (H, W, 3) uint8 RGB, and its box x, y, w, h. It is kept a while: not to be overwritten."""
+        self._held.append((rgb, box))
+        if _full(self._held, 2):
+            self._rows.append(self._sums()[:-1])  # the last frame's difference is known with the next piece
+            del self._held[:-1]
+
+    def stats(self) -> bk.InputStats:
+        """Of all frames so far.
+
+        Raises:
+            ValueError: too few frames for the convention, or a box outside its picture.
+        """
+        rows = [*self._rows, self._sums()] if self._held else [torch.zeros(0, 4, dtype=torch.float64)]
+        return bk.InputStats.from_sums(torch.cat(rows), big_size=self._big_size, convention=self._convention)
+
+    def _sums(self) -> Tensor:
+        frames, boxes = _stack(self._held)
+        return bk.bigsmall_input_sums(frames, boxes, big_size=self._big_size, convention=self._convention)
+
+
+def iter_inputs(
+    crops: Iterable[Crop],
+    stats: bk.InputStats,
+    *,
+    big_size: int = 144,
+    small_size: int = 9,
+    n_segment: int = 3,
+    all_big: bool = False,
+    convention: str = "exact",
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The second pass: the inputs, whole clips at a time.
+
+    Args:
+        crops: the frames of the first pass with their boxes, in order.
+        stats: from the first pass.
+        big_size, small_size, n_segment, all_big, convention: as in `bigsmall_kernels.bigsmall_inputs`.
+
+    Yields:
+        big and small of consecutive clips, float32 NCHW; concatenated, what one call on the whole video returns.
+
+    Raises:
+        ValueError: too few frames for the convention, or a box outside its picture.
+    """
+
+    def inputs() -> tuple[Tensor, Tensor]:
+        return bk.bigsmall_inputs(
+            *_stack(held), big_size=big_size, small_size=small_size, n_segment=n_segment, all_big=all_big,
+            convention=convention, stats=stats,
+        )  # fmt: skip
+
+    held: list[Crop] = []
+    for crop in crops:
+        held.append(crop)
+        if _full(held, n_segment + LOOKAHEAD):
+            clips = (len(held) - LOOKAHEAD) // n_segment
+            big, small = inputs()
+            yield big[: clips * (n_segment if all_big else 1)], small[: clips * n_segment]
+            del held[: clips * n_segment]
+    if not held:
+        raise ValueError("crops must hold at least 2 frames, got 0")
+    yield inputs()
