@@ -32,7 +32,7 @@ class VideoError(ValueError):
 class Frame(NamedTuple):
     """One decoded picture."""
 
-    index: int
+    index: int  # type: ignore[assignment]
     timestamp: float  # seconds
     rgb: np.ndarray  # (H, W, 3) uint8
 
@@ -179,7 +179,7 @@ class _File(Video):
                         damaged += 1
                         continue
                     size = size or (picture.width, picture.height)
-                    rgb = reformatter.reformat(picture, *size, "rgb24").to_ndarray()
+                    rgb: np.ndarray = reformatter.reformat(picture, *size, "rgb24").to_ndarray()
                     if picture.rotation:
                         rgb = np.ascontiguousarray(np.rot90(rgb, round(picture.rotation / 90)))
                     timestamp = self._clock(index) if self._clock else picture.time

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +28,18 @@ class Face(NamedTuple):
     landmarks: np.ndarray  # (5, 2): left eye, right eye, nose, left and right corner of the mouth, as seen
 
 
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """No gradients, one thread: layers this small gain nothing from a second, and lose much on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 class FaceDetector:
     """P-, R- and O-Net on the CPU.
 
@@ -41,7 +55,7 @@ class FaceDetector:
         self.longest_side, self.min_face = longest_side, min_face
         self._pnet, self._rnet, self._onet = (networks.load(name) for name in ("pnet", "rnet", "onet"))
 
-    @torch.inference_mode()
+    @_quietly()
     def detect(self, rgb: np.ndarray) -> list[Face]:
         """All faces in a picture (H, W, 3) uint8 RGB, the surest first."""
         picture, scale = self._reduce(rgb)
@@ -53,7 +67,7 @@ class FaceDetector:
             boxes = _square(boxes[_nms(boxes, out["face"][keep], 0.7)])
         return self._refine(picture, boxes, scale) if len(boxes) else []
 
-    @torch.inference_mode()
+    @_quietly()
     def verify(self, rgb: np.ndarray, face: Face) -> Face | None:
         """The face near where it was, by the last network alone: a fraction of the cost of `detect`."""
         x0, y0 = int(max(0, face.x - face.w / 2)), int(max(0, face.y - face.h / 2))
@@ -64,7 +78,7 @@ class FaceDetector:
         if not found:
             return None
         moved = found[0]
-        return moved._replace(x=moved.x + x0, y=moved.y + y0, landmarks=moved.landmarks + (x0, y0))
+        return moved._replace(x=moved.x + x0, y=moved.y + y0, landmarks=np.add(moved.landmarks, (x0, y0)))
 
     def _reduce(self, rgb: np.ndarray, longest_side: int | None = None) -> tuple[Tensor, float]:
         """The picture as the networks want it, (1, 3, h, w), and how much smaller it is."""

@@ -1,0 +1,199 @@
+"""What a measurement found, and its writers: JSON, CSV and a picture. Each file appears whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bigsmall.signals import Rate, Vital
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA_VERSION = 1
+DISCLAIMER = "Not a medical device: not for diagnosis, treatment or monitoring of any person's health."
+AU_THRESHOLD = 0.5  # on the probability, as the authors count an action unit (FACTS 6)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A rate per minute that was measured, or refused: then `value` and `interval` are None and `note` says why.
+
+    Attributes:
+        value: per minute. unit: "bpm" or "breaths/min".
+        confidence: 0 to 1, the estimated chance that `value` is right.
+        interval: 95 %, per minute.
+        note: the reason of a refusal, or what part of the video was measured.
+        band: between which two rates it was looked for, per minute.
+    """
+
+    value: float | None
+    unit: str
+    confidence: float
+    interval: tuple[float, float] | None
+    note: str | None
+    band: tuple[float, float]
+
+    @classmethod
+    def of(cls, rate: Rate, vital: Vital) -> Reading:
+        return cls(rate.value, rate.unit, rate.confidence, rate.interval, rate.note, (60 * vital.low, 60 * vital.high))
+
+    @classmethod
+    def refused(cls, vital: Vital, note: str) -> Reading:
+        return cls.of(Rate(None, vital.unit, 0.0, None, note), vital)
+
+    def noting(self, more: str) -> Reading:
+        """The same with `more` in its note."""
+        return replace(self, note=f"{self.note}; {more}" if self.note else more)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One evenly sampled waveform of the stretch that the rates come from."""
+
+    values: np.ndarray  # (T,), band-passed, at unit standard deviation
+    unfiltered: np.ndarray  # (T,), only detrended: what the rate is read from
+    fs: float  # Hz
+    start: float  # seconds, the first sample's timestamp
+
+    @property
+    def seconds(self) -> np.ndarray:
+        """The timestamp of every sample."""
+        return self.start + np.arange(len(self.values)) / self.fs
+
+    def between(self, start: float, end: float) -> Trace:
+        """The part from `start` to `end` seconds."""
+        first, last = (round((t - self.start) * self.fs) for t in (start, end))
+        part = slice(max(first, 0), max(last, 0))
+        return Trace(self.values[part], self.unfiltered[part], self.fs, self.start + part.start / self.fs)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Everything that was measured in one video.
+
+    Attributes:
+        source: name, width, height, fps, frames, seconds and, where something was wrong, a note.
+        heart_rate, respiration_rate: from the network.
+        pos_heart_rate: by POS, without a network, as an independent check.
+        frames: one row a frame: frame, timestamp (s), face_id, success, confidence, x, y, w, h (pixels), bvp,
+            respiration (unit standard deviation, NaN where not measured), AU01 ... AU24 (probabilities), AU01_c ...
+            (0, 1 or missing).
+        windows: sliding windows: vital, start, end (s), value, unit, confidence, low, high, pos, note.
+        lost: stretches without a face, (first, last) timestamps in seconds.
+        model: weights, cards of the files, crop, and what a reader of the numbers must know.
+        action_units: names of the columns in `frames`; empty where the weights have none.
+        traces: "pulse", "pos", "respiration" where there was enough video for them.
+    """
+
+    source: Mapping[str, Any]
+    heart_rate: Reading
+    respiration_rate: Reading
+    pos_heart_rate: Reading
+    frames: pd.DataFrame
+    windows: pd.DataFrame
+    lost: tuple[tuple[float, float], ...]
+    model: Mapping[str, Any]
+    action_units: tuple[str, ...]
+    traces: Mapping[str, Trace]
+
+    @property
+    def measured(self) -> bool:
+        """Whether anything was: a rate, or action units in any frame."""
+        units = bool(self.action_units) and bool(self.frames[list(self.action_units)].notna().to_numpy().any())
+        return units or self.heart_rate.value is not None or self.respiration_rate.value is not None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `to_json` writes it; numbers that are not finite become None."""
+        from bigsmall import __version__
+
+        units = {}
+        for name in self.action_units:
+            probability = self.frames[name].dropna()
+            if len(probability):
+                units[name] = {
+                    "mean_probability": float(probability.mean()),
+                    "active_share": float((probability >= AU_THRESHOLD).mean()),
+                }
+        result: dict[str, Any] = _plain(
+            {
+                "schema_version": SCHEMA_VERSION,
+                "bigsmall_version": __version__,
+                "source": dict(self.source),
+                "heart_rate": asdict(self.heart_rate),
+                "respiration_rate": asdict(self.respiration_rate),
+                "pos": {"heart_rate": asdict(self.pos_heart_rate)},
+                "action_units": units or None,
+                "face": {
+                    "frames_with_face": int(self.frames["success"].sum()),
+                    "frames": len(self.frames),
+                    "lost": [{"start": start, "end": end} for start, end in self.lost],
+                },
+                "model": dict(self.model),
+                "disclaimer": DISCLAIMER,
+            }
+        )
+        return result
+
+    def to_json(self, path: str | os.PathLike[str]) -> None:
+        """Write the rates, their confidence and everything about how they came to be."""
+        text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        _whole(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write `frames`."""
+        _whole(path, lambda aside: self.frames.to_csv(aside, index=False, float_format="%.6g"))
+
+    def plot(self, path: str | os.PathLike[str]) -> None:
+        """Draw the waveforms, the spectra with the rates marked, the action units over time, and what was refused."""
+        from bigsmall.plot import draw
+
+        figure = draw(self)
+        kind = Path(path).suffix.lstrip(".") or "png"
+        _whole(path, lambda aside: figure.savefig(aside, format=kind, dpi=130))
+
+    def save(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Write measurement.json, frames.csv, windows.csv and signals.png into `folder`, all of them or none."""
+        folder = Path(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        names = ("measurement.json", "frames.csv", "windows.csv", "signals.png")
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as aside:
+            made = [Path(aside) / name for name in names]
+            self.to_json(made[0])
+            self.to_csv(made[1])
+            self.windows.to_csv(made[2], index=False, float_format="%.6g")
+            self.plot(made[3])
+            folder.mkdir(exist_ok=True)
+            for path in made:
+                os.replace(path, folder / path.name)
+        return [folder / name for name in names]
+
+
+def _plain(value: Any) -> Any:
+    """For JSON: plain dictionaries, lists and numbers."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (float, np.floating)):
+        return round(float(value), 6) if math.isfinite(value) else None
+    return int(value) if isinstance(value, np.integer) else value
+
+
+def _whole(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
+    """Write beside and rename, so that a failure leaves what was there before."""
+    path = Path(path)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(aside)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
