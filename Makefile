@@ -1,0 +1,58 @@
+# make demo | test | lint | bench | clean. Each first makes .venv, with pinned versions and the extension, where it is not.
+# PYTHON names the interpreter that .venv is made with.
+
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+PACKAGES := .venv/packages
+INSTALLED := .venv/installed
+PEERS := .venv/peers
+SOURCES := setup.py pyproject.toml $(wildcard csrc/*.* csrc/*/*.*)
+RESULTS := bench/results/cpu.json
+
+.PHONY: demo test lint bench clean
+
+define COMPARE
+import json, pandas
+truth, found = pandas.read_csv("demo/face.csv"), json.load(open("demo/measurement.json"))
+for name in ("heart_rate", "respiration_rate"):
+    value, unit = found[name]["value"], found[name]["unit"]
+    measured = "refused: " + found[name]["note"] if value is None else f"{value:5.1f}"
+    print(f"{name:16}  true {truth[name].mean():5.1f}  measured {measured}  {unit}")
+endef
+export COMPARE
+
+demo: $(INSTALLED)
+	mkdir -p demo
+	bigsmall synthesize demo/face.mkv --heart-rate 72 --respiration-rate 15
+	bigsmall measure demo/face.mkv -o demo
+	@python -c "$$COMPARE"
+	@ls demo
+
+test: $(INSTALLED)
+	python -m pytest
+
+lint: $(INSTALLED)
+	ruff check .
+	mypy
+
+bench: $(INSTALLED) $(PEERS)
+	python -m pytest bench/ --benchmark-json=$(RESULTS)
+	python bench/report.py $(RESULTS)
+
+clean:
+	rm -rf .venv build dist demo *.egg-info bigsmall_kernels/*.so bigsmall_kernels/_build.json
+
+$(PACKAGES): requirements.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	touch $@
+
+# without isolation: the build sees the pinned torch and ninja above
+$(INSTALLED): $(PACKAGES) $(SOURCES)
+	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
+	touch $@
+
+$(PEERS): $(PACKAGES) requirements-bench.txt
+	$(BIN)/python -m pip install --quiet --constraint requirements.txt --requirement requirements-bench.txt
+	touch $@
