@@ -45,6 +45,11 @@ def pytest_benchmark_update_json(config: pytest.Config, benchmarks: Any, output_
         row["stats"].pop("data", None)
 
 
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def quick(request: pytest.FixtureRequest) -> bool:
     return "smoke" in request.config.getoption("keyword")

@@ -92,8 +92,8 @@ def test_training_step(
 ) -> None:
     """Losses, all gradients and one step.
 
-    zero that in float32 it falls on the other side. That pixel alone is 5e-4 of the largest gradient of big_conv1's
-    zero that in float32 it falls on the other side. That pixel alone is 5e-4 of the largest gradient in big_conv1's
+    The compiled kernels round otherwise than aten, and one of the 2.6 million inputs of big_conv2's ReLU lies so near
+    to zero that in float32 it falls on the other side. That pixel alone is 5e-4 of the largest gradient of big_conv1's
     weight, so float32 is held to 1e-5 where it rounds as the authors' did, and float64 everywhere.
     """
     model = load("bigsmall", state).to(dtype)  # eval: the golden step was taken without dropout
