@@ -18,6 +18,7 @@ import bigsmall_kernels as bk
 
 Crop = tuple[np.ndarray, Sequence[float]]  # a frame (H, W, 3) uint8 RGB, and the box x, y, w, h to use of it, pixels
 PIECE_BYTES = 1 << 26  # of decoded frames held at once
+LEAST = 3  # frames that every convention can make inputs of
 LOOKAHEAD = 3  # frames that decide how any convention's last outputs look
 
 
@@ -50,10 +51,19 @@ class InputSums:
 
     def add(self, rgb: np.ndarray, box: Sequence[float]) -> None:
         """The next frame, (H, W, 3) uint8 RGB, and its box x, y, w, h. It is kept a while: not to be overwritten."""
+        if self._held and _full(self._held, LEAST):  # what stays is, with this frame, long enough for every convention
+            self._rows.append(self._sums()[: 1 - LEAST])
+            del self._held[: 1 - LEAST]
         self._held.append((rgb, box))
-        if _full(self._held, 2):
-            self._rows.append(self._sums()[:-1])  # the last frame's difference is known with the next piece
-            del self._held[:-1]
+
+    def cut(self) -> None:
+        """The next frame does not follow the last: no difference is taken between them.
+
+        Stretches of fewer than three frames between two cuts count for nothing.
+        """
+        if len(self._held) >= LEAST:
+            self._rows.append(self._sums())
+        self._held = []
 
     def stats(self) -> bk.InputStats:
         """Of all frames so far.
@@ -61,7 +71,7 @@ class InputSums:
         Raises:
             ValueError: too few frames for the convention, or a box outside its picture.
         """
-        rows = [*self._rows, self._sums()] if self._held else [torch.zeros(0, 4, dtype=torch.float64)]
+        rows = [*self._rows, *([self._sums()] if self._held else []), torch.zeros(0, 4, dtype=torch.float64)]
         return bk.InputStats.from_sums(torch.cat(rows), big_size=self._big_size, convention=self._convention)
 
     def _sums(self) -> Tensor:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from bigsmall.signals.rates import spectrum
 
@@ -30,8 +31,11 @@ def _draw(m: Measurement) -> Figure:
 
     has_units = bool(m.action_units)
     heights = [0.62, 1.0, 1.0, 0.8] + ([0.15 + 0.105 * len(m.action_units)] if has_units else [])
-    figure = Figure(figsize=(12, 2.35 * sum(heights)), facecolor="white", layout="constrained")
-    figure.get_layout_engine().set(h_pad=0.08, w_pad=0.08, hspace=0.04)  # type: ignore[union-attr]
+    figure = Figure(
+        figsize=(12, 2.35 * sum(heights)),
+        facecolor="white",
+        layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.16, hspace=0.04),
+    )
     grid = figure.add_gridspec(len(heights), 2, height_ratios=heights, width_ratios=[1, 1])
     times = m.frames["timestamp"].to_numpy()
     span = (float(times[0]), float(max(times[-1], times[0] + 1e-3))) if len(times) else (0.0, 1.0)

@@ -148,7 +148,7 @@ def _trace(waveform: np.ndarray, fs: float, start: float, vital: Vital) -> Trace
     """Detrended and band-passed; None where the frames come too slowly for the band."""
     if vital.high >= fs / 2:
         return None
-    # The trend is what is slower than two thirds of the band: lambda is 100 at 30 frames a second for the pulse (FACTS 6).
+    # The trend is what is slower than two thirds of the band; for a pulse at 30 frames a second, lambda 100 (FACTS 6)
     smoothness = (fs / (2 * np.pi * vital.low * 2 / 3)) ** 2
     unfiltered = filters.detrend(waveform, smoothness)
     values = filters.bandpass(unfiltered, fs, vital.low, vital.high)

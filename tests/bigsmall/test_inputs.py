@@ -58,6 +58,33 @@ def test_statistics_can_be_asked_for_on_the_way():
             assert sums.stats() == pytest.approx(bk.InputStats.from_sums(rows, big_size=24), rel=1e-12)
 
 
+@pytest.mark.parametrize("convention", CONVENTIONS)
+@pytest.mark.parametrize("n", range(3, 20))
+def test_the_last_piece_may_be_as_short_as_it_likes(monkeypatch, convention, n):
+    frames, boxes = video(n)
+    monkeypatch.setattr(inputs, "PIECE_BYTES", 9 * frames[0].nbytes)
+    sums = InputSums(big_size=24, convention=convention)
+    for rgb, box in zip(frames, boxes, strict=True):
+        sums.add(rgb, box)
+    options = {"big_size": 24, "convention": convention}
+    rows = bk.bigsmall_input_sums(torch.from_numpy(frames), torch.from_numpy(boxes), **options)
+    assert sums.stats() == pytest.approx(bk.InputStats.from_sums(rows, **options), rel=1e-12)
+
+
+def test_no_difference_is_taken_across_a_cut():
+    frames, boxes = video(11)
+    frames[5:] //= 4
+    sums = InputSums(big_size=24)
+    for t, (rgb, box) in enumerate(zip(frames, boxes, strict=True)):
+        if t in (5, 9):
+            sums.cut()
+        sums.add(rgb, box)
+    sums.cut()  # leaves out the last stretch, two frames long
+    parts = [(torch.from_numpy(frames[a:b]), torch.from_numpy(boxes[a:b])) for a, b in ((0, 5), (5, 9))]
+    rows = torch.cat([bk.bigsmall_input_sums(*part, big_size=24) for part in parts])
+    assert sums.stats() == pytest.approx(bk.InputStats.from_sums(rows, big_size=24), rel=1e-12)
+
+
 def test_memory_is_bounded_by_the_piece_not_by_the_video(monkeypatch):
     monkeypatch.setattr(inputs, "PIECE_BYTES", 8 * 40 * 48 * 3)
     frames, boxes = video(1)
