@@ -163,16 +163,16 @@ def wtsm_conv2d_stack_backward(
     need_x: bool,
 ) -> list[Tensor]:
     """[grad of x or an empty tensor, grads of the weights, grads of the biases]; the activations are computed again."""
-    tail = ([1, 1], [1, 1], [1, 1], 1, activation)
+    shift, tail = (n_segment, fold_div, wrap), ([1, 1], [1, 1], [1, 1], 1, activation)
     inputs = [x]
     for weight, bias in zip(weights, biases, strict=True):
-        inputs.append(torch.ops.bigsmall_kernels.wtsm_conv2d(inputs[-1], weight, bias, n_segment, fold_div, wrap, *tail))
+        inputs.append(torch.ops.bigsmall_kernels.wtsm_conv2d(inputs[-1], weight, bias, *shift, *tail, None))
     grad_weights: list[Tensor] = []
     grad_biases: list[Tensor] = []
     for i in reversed(range(len(weights))):
         mask = [need_x or i > 0, True, True]
         grad, gw, gb = torch.ops.bigsmall_kernels.wtsm_conv2d_backward(
-            grad, inputs[i + 1], inputs[i], weights[i], True, n_segment, fold_div, wrap, *tail, mask
+            grad, inputs[i + 1], inputs[i], weights[i], True, *shift, *tail, mask
         )
         grad_weights.insert(0, gw)
         grad_biases.insert(0, gb)
@@ -215,8 +215,8 @@ def double_conv2d_pool_backward(
     conv = torch.ops.bigsmall_kernels.wtsm_conv2d
     conv_backward = torch.ops.bigsmall_kernels.wtsm_conv2d_backward
     plain = (1, 1, True, [1, 1], [1, 1], [1, 1], 1, "relu")  # n_segment 1: the shift is the identity
-    hidden = conv(x, weight1, bias1, *plain)
-    y = conv(hidden, weight2, bias2, *plain)
+    hidden = conv(x, weight1, bias1, *plain, None)
+    y = conv(hidden, weight2, bias2, *plain, None)
     grad = torch.ops.aten.avg_pool2d_backward(grad, y, [pool, pool], [], [0, 0], False, True, None)
     mask2 = [any(mask[:3]), mask[3], mask[4]]
     grad, gw2, gb2 = conv_backward(grad, y, hidden, weight2, bias2 is not None, *plain, mask2)
@@ -227,7 +227,7 @@ def double_conv2d_pool_backward(
     return gx, gw1, gb1, gw2, gb2
 
 
-WINOGRAD_4X4 = (  # F(4x4, 3x3): the transform of a 3-tap filter at the points 0, 1, -1, 1/2, -2, infinity
+WINOGRAD_4X4 = (  # F(4x4, 3x3): the transform of a 3-tap filter at the points 0, 1, -1, 2, -2, infinity
     (1 / 4, 0, 0),
     (-1 / 6, -1 / 6, -1 / 6),
     (-1 / 6, 1 / 6, -1 / 6),
@@ -235,6 +235,7 @@ WINOGRAD_4X4 = (  # F(4x4, 3x3): the transform of a 3-tap filter at the points 0
     (1 / 24, -1 / 12, 1 / 6),
     (0, 0, 1),
 )
+DIRECT_CHANNELS = 4  # up to so many input channels a block's first convolution is computed directly
 
 
 def _pack_winograd(weight: Tensor) -> Tensor:
@@ -249,12 +250,14 @@ def _pack_winograd(weight: Tensor) -> Tensor:
 
 def packed_block_size(weight1: Tensor, weight2: Tensor) -> int:
     """Number of elements of `pack_double_conv2d_pool`."""
-    return sum(36 * ((w.shape[0] + 15) // 16) * 16 * w.shape[1] for w in (weight1, weight2))
+    taps = (9 if weight1.shape[1] <= DIRECT_CHANNELS else 36, 36)
+    return sum(n * ((w.shape[0] + 15) // 16) * 16 * w.shape[1] for n, w in zip(taps, (weight1, weight2), strict=True))
 
 
 def pack_double_conv2d_pool(weight1: Tensor, weight2: Tensor) -> Tensor:
-    """Both filters in the Winograd domain, one after the other; any instruction set."""
-    return torch.cat((_pack_winograd(weight1), _pack_winograd(weight2)))
+    """Both filters, one after the other, in the Winograd domain; the first as it is where it reads few channels."""
+    first = pack_wtsm_conv2d(weight1) if weight1.shape[1] <= DIRECT_CHANNELS else _pack_winograd(weight1)
+    return torch.cat((first, _pack_winograd(weight2)))
 
 
 # --- the normalisers --------------------------------------------------------------------------------------------------

@@ -19,3 +19,21 @@ static BK_INLINE V splat(float s) { return V{} + s; }
 
 // NaN stays NaN, as in torch.
 static BK_INLINE V relu(V v) { return v < 0.0f ? V{} : v; }
+
+// v[i][j] <-> v[j][i], by exchanging ever larger blocks.
+template <int H, int... J>
+static BK_INLINE void transpose_step(V* v, std::integer_sequence<int, J...>) {
+  for (int i = 0; i < kLanes; ++i) {
+    if (i & H) continue;
+    const V a = v[i], b = v[i + H];
+#ifdef __clang__
+    v[i] = __builtin_shufflevector(a, b, ((J & H) ? kLanes + J - H : J)...);
+    v[i + H] = __builtin_shufflevector(a, b, ((J & H) ? kLanes + J : J + H)...);
+#else
+    v[i] = __builtin_shuffle(a, b, VI{((J & H) ? kLanes + J - H : J)...});
+    v[i + H] = __builtin_shuffle(a, b, VI{((J & H) ? kLanes + J : J + H)...});
+#endif
+  }
+  if constexpr (2 * H < kLanes) transpose_step<2 * H>(v, std::integer_sequence<int, J...>{});
+}
+static BK_INLINE void transpose(V (&v)[BK_LANES]) { transpose_step<1>(v, std::make_integer_sequence<int, BK_LANES>{}); }
