@@ -67,7 +67,8 @@ def threads(request: pytest.FixtureRequest) -> Iterable[int]:
 
 @pytest.fixture(params=[1, 8], ids=["1clip", "8clips"])
 def clips(request: pytest.FixtureRequest) -> int:
-    return request.param
+    clips: int = request.param
+    return clips
 
 
 @cache

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -199,6 +201,51 @@ def test_shift_is_where_the_variants_differ() -> None:
         model = models.build(name, big_size=32).eval()
         difference = (model(big, small)[0] - model(big, changed)[0]).abs().amax(1)
         assert difference.nonzero().flatten().tolist() == moved
+
+
+# --- compiled and exported --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_exported(strict: bool) -> None:
+    """For any number of clips."""
+    model = models.build("bigsmall", big_size=16).eval()
+    clips = torch.export.Dim("clips", min=2)
+    shapes = {"big": {0: clips}, "small": {0: 3 * clips}}
+    example = (torch.randn(4, 3, 16, 16), torch.randn(12, 3, 1, 1))
+    exported = torch.export.export(model, example, dynamic_shapes=shapes, strict=strict).module()
+    other = (torch.randn(20, 3, 16, 16), torch.randn(60, 3, 1, 1))
+    for actual, expected in zip(exported(*other), model(*other), strict=True):
+        torch.testing.assert_close(actual, expected)
+
+
+def test_compiled_without_graph_breaks() -> None:
+    model = models.build("bigsmall", big_size=16).eval()
+    data = (torch.randn(4, 3, 16, 16), torch.randn(12, 3, 1, 1))
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    for actual, expected in zip(compiled(*data), model(*data), strict=True):
+        torch.testing.assert_close(actual, expected)
+
+
+def test_copied_and_pickled() -> None:
+    model = models.build("bigsmall", big_size=16).eval()
+    data = (torch.randn(1, 3, 16, 16), torch.randn(3, 3, 1, 1))
+    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert all(torch.equal(a, b) for a, b in zip(copied(*data), model(*data), strict=True))
+
+
+@torch.inference_mode()
+def test_changed_weights_are_packed_again() -> None:
+    model = models.build("bigsmall", big_size=16).eval()
+    data = (torch.randn(1, 3, 16, 16), torch.randn(3, 3, 1, 1))
+    before = model(*data)[1]
+    for name in ("big_conv3.weight", "small_conv2.weight"):
+        model.get_parameter(name).data.mul_(2)  # leaves the version of the parameter as it is
+        after = model(*data)[1]
+        with bk.use_backend("reference"):
+            torch.testing.assert_close(after, model(*data)[1])
+        assert not torch.equal(before, after)
+        before = after
 
 
 # --- dropout, as released ------------------------------------------------
