@@ -7,7 +7,6 @@ compiled kernel is registered for a device; `import bigsmall_kernels` needs no c
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import importlib
 import json
 import pathlib
@@ -29,17 +28,18 @@ _SHIFT = "int n_segment, int fold_div, bool wrap"
 _CONV = "SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, SymInt groups, str activation"
 _TRUNK = "Tensor[] weights, Tensor[] biases, " + _SHIFT + ", str activation"
 _BLOCK = "Tensor weight1, Tensor? bias1, Tensor weight2, Tensor? bias2, int pool"
+# No argument has a default: the dispatcher drops arguments at their default, and autograd over lists counts them.
 SCHEMAS = (
     f"wtsm(Tensor x, {_SHIFT}) -> Tensor",
     f"wtsm_backward(Tensor grad, {_SHIFT}) -> Tensor",
-    f"wtsm_conv2d(Tensor x, Tensor weight, Tensor? bias, {_SHIFT}, {_CONV}, Tensor? packed=None) -> Tensor",
+    f"wtsm_conv2d(Tensor x, Tensor weight, Tensor? bias, {_SHIFT}, {_CONV}, Tensor? packed) -> Tensor",
     f"wtsm_conv2d_backward(Tensor grad, Tensor y, Tensor x, Tensor weight, bool has_bias, {_SHIFT}, {_CONV}, "
     "bool[3] mask) -> (Tensor, Tensor, Tensor)",
     "pack_wtsm_conv2d(Tensor weight) -> Tensor",
-    f"wtsm_conv2d_stack(Tensor x, {_TRUNK}, Tensor? packed=None) -> Tensor",
+    f"wtsm_conv2d_stack(Tensor x, {_TRUNK}, Tensor? packed) -> Tensor",
     f"wtsm_conv2d_stack_backward(Tensor grad, Tensor x, {_TRUNK}, bool need_x) -> Tensor[]",
     "pack_wtsm_conv2d_stack(Tensor[] weights) -> Tensor",
-    f"double_conv2d_pool(Tensor x, {_BLOCK}, Tensor? packed=None) -> Tensor",
+    f"double_conv2d_pool(Tensor x, {_BLOCK}, Tensor? packed) -> Tensor",
     f"double_conv2d_pool_backward(Tensor grad, Tensor x, {_BLOCK}, bool[5] mask) "
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     "pack_double_conv2d_pool(Tensor weight1, Tensor weight2) -> Tensor",
@@ -155,6 +155,7 @@ def _differentiate_reference(op: str) -> None:
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         flat, ctx.spec = pytree.tree_flatten(inputs)
+        ctx.lists = [isinstance(v, list) and bool(v) and isinstance(v[0], Tensor) for v in inputs]
         ctx.save_for_backward(*(v for v in flat if isinstance(v, Tensor)))
         ctx.flat = [(isinstance(v, Tensor), None if isinstance(v, Tensor) else v) for v in flat]
 
@@ -167,7 +168,8 @@ def _differentiate_reference(op: str) -> None:
             leaves = [v for v in flat if isinstance(v, Tensor)]
             grads = torch.autograd.grad([y for y, _ in pairs], leaves, [g for _, g in pairs], allow_unused=True)
         found = iter(grads)
-        return tuple(pytree.tree_unflatten([next(found) if tensor else None for tensor, _ in ctx.flat], ctx.spec))
+        inputs = pytree.tree_unflatten([next(found) if tensor else None for tensor, _ in ctx.flat], ctx.spec)
+        return tuple(g if isinstance(g, Tensor) or is_list else None for g, is_list in zip(inputs, ctx.lists, strict=True))
 
     register_autograd(op, backward, setup_context)
 
@@ -204,22 +206,23 @@ library, library_note = _load()
 
 # --- which kernel runs ------------------------------------------------------------------------------------------------
 
-_backend: contextvars.ContextVar[str | None] = contextvars.ContextVar("bigsmall_kernels_backend", default=None)
+_backend: str | None = None  # a plain global, which torch.compile guards on
 
 
 @contextlib.contextmanager
 def use_backend(name: str) -> Iterator[None]:
-    """Run every public function inside on one backend: "reference", "cpp", "triton" or "cuda".
+    """Run every public function inside, in every thread, on one backend: "reference", "cpp", "triton" or "cuda".
 
     Raises ValueError for an unknown name, and RuntimeError inside where an op has no kernel of that backend for a tensor.
     """
+    global _backend
     if name not in BACKENDS:
         raise ValueError(f"name must be one of {', '.join(BACKENDS)}, got {name!r}")
-    token = _backend.set(name)
+    before, _backend = _backend, name
     try:
         yield
     finally:
-        _backend.reset(token)
+        _backend = before
 
 
 def has_kernel(op: str, key: str) -> bool:
@@ -239,13 +242,12 @@ def _any_requires_grad(args: Sequence[Any]) -> bool:
 
 def call(op: str, *args: Any) -> Any:
     """Run an op: on the backend asked for, below autograd where no gradient is needed (saves half of a call's cost)."""
-    backend = _backend.get()
-    if backend is not None:
-        if backend == "reference":
+    if _backend is not None:
+        if _backend == "reference":
             return getattr(reference, op)(*args)
-        x = args[0]
-        if backend != "cpp" or x.device.type != "cpu" or not has_kernel(op, "CPU"):
-            raise RuntimeError(f"{op} has no {backend} kernel for a tensor on {x.device}; info() lists what there is")
+        device = args[0].device
+        if _backend != "cpp" or device.type != "cpu" or not has_kernel(op, "CPU"):
+            raise RuntimeError(f"{op} has no {_backend} kernel for a tensor on {device}; info() lists what there is")
     function = getattr(ops, op)
     if torch.compiler.is_compiling() or (torch.is_grad_enabled() and _any_requires_grad(args)):
         return function(*args)

@@ -29,7 +29,11 @@ Tensor activated(const Tensor& y, Activation a) {
   switch (a) {
     case Activation::relu: return aten("aten::relu", "", y);
     case Activation::tanh: return aten("aten::tanh", "", y);
-    case Activation::elu: return aten("aten::elu", "", y, 1.0, 1.0, 1.0);
+    case Activation::elu: {  // max(y, 0) - -expm1(min(y, 0)): aten::elu takes Scalars, which the stable ABI cannot pass
+      const Tensor low = aten("aten::neg", "", aten("aten::relu", "", aten("aten::neg", "", y)));
+      const Tensor lower = aten("aten::neg", "", aten("aten::expm1", "", low));
+      return torch::stable::subtract(aten("aten::relu", "", y), lower);
+    }
     default: return y;
   }
 }
