@@ -15,7 +15,8 @@ static BK_INLINE V load(const float* p) {
 
 static BK_INLINE void store(float* p, V v) { __builtin_memcpy(p, &v, sizeof(v)); }
 
-static BK_INLINE V splat(float s) { return V{} + s; }
+// Not V{} + s, which is no identity for -0 and costs an addition.
+static BK_INLINE V splat(float s) { return s - V{}; }
 
 // NaN stays NaN, as in torch.
 static BK_INLINE V relu(V v) { return v < 0.0f ? V{} : v; }
