@@ -168,7 +168,7 @@ def head(look: Look, unit: float) -> torch.Tensor:
     facing = (-du * look.light[0] - dv * look.light[1] + look.light[2]) / steep
     shade = 0.42 + 0.62 * np.clip(facing, 0, None)
     shade = shade * (1 - 0.35 * _bump(u, v, 0, 0.345, 0.11, 0.035)) * (1 - 0.22 * _bump(s, v, 0.29, -0.14, 0.15, 0.05))
-    half = look.light + [0, 0, 1]
+    half = look.light + np.array([0, 0, 1])  # where a mirror would send the light to the viewer
     half = half / np.linalg.norm(half)
     gloss = np.clip((-du * half[0] - dv * half[1] + half[2]) / steep, 0, None) ** 24
 
@@ -276,8 +276,8 @@ class Expression:
         left, top, right, bottom = HEAD
         u = left + (torch.arange(w) + 0.5)[None, :] * ((right - left) / w)
         v = top + (torch.arange(h) + 0.5)[:, None] * ((bottom - top) / h)
-        # Where each pixel comes from, and how much darker its fold is, per unit of activation: (13, H, W, 2), (12, H, W).
-        self._from = torch.stack([sum(map(_offsets(u, v), BRUSHES[au])) for au in AUS] + [_offsets(u, v)(BLINK)])  # type: ignore[arg-type]
+        # Per unit of activation: how far a pixel's source moves (13, H, W, 2), how much a fold darkens it (12, H, W).
+        self._from = torch.stack([_offsets(u, v, brushes) for brushes in (*(BRUSHES[au] for au in AUS), (BLINK,))])
         self._from *= torch.tensor([2 / (right - left), 2 / (bottom - top)])
         self._dark = torch.stack([_folds(u, v, FOLDS[au]) for au in AUS])
         self._grid = F.affine_grid(torch.eye(2, 3)[None], [1, 1, h, w], align_corners=False)
@@ -303,21 +303,19 @@ class Expression:
         return self._texture
 
 
-def _offsets(u: torch.Tensor, v: torch.Tensor):  # type: ignore[no-untyped-def]
-    def one(brush: tuple[float, ...]) -> torch.Tensor:
-        u0, v0, su, sv, du, dv, qu, qv = brush
-        total = torch.zeros(v.shape[0], u.shape[1], 2)
+def _offsets(u: torch.Tensor, v: torch.Tensor, brushes: tuple[tuple[float, ...], ...]) -> torch.Tensor:
+    total = torch.zeros(v.shape[0], u.shape[1], 2)
+    for u0, v0, su, sv, du, dv, qu, qv in brushes:
         for side in (1, -1) if u0 else (1,):
             x, y = u - side * u0, v - v0
             g = torch.exp(-0.5 * ((x / su) ** 2 + (y / sv) ** 2))
             total += torch.stack([g * (qu * x - side * du), g * (qv * y - dv)], -1)
-        return total
-
-    return one
+    return total
 
 
 def _folds(u: torch.Tensor, v: torch.Tensor, lines: tuple[tuple[float, ...], ...]) -> torch.Tensor:
     total = np.zeros((v.shape[0], u.shape[1]))
     for u0, v0, u1, v1, width, depth in lines:
-        total += 0.75 * depth * np.exp(-0.5 * (_line(np.abs(u.numpy()), v.numpy(), u0, v0, u1, v1) / (1.2 * width)) ** 2)
+        distance = _line(np.abs(u.numpy()), v.numpy(), u0, v0, u1, v1)
+        total += 0.75 * depth * np.exp(-0.5 * (distance / (1.2 * width)) ** 2)
     return torch.from_numpy(total.astype(np.float32))

@@ -1,4 +1,4 @@
-"""The face-video simulator: the skin-reflection model over a procedural face (paper section 2; FACTS 5 needs its truth).
+"""The face-video simulator: the skin-reflection model over a procedural face.
 
 Wang et al.'s dichromatic model (IEEE TBME 2017), in camera values:
 

@@ -52,12 +52,15 @@ def batch(samples: list[videos.Sample], config: dict[str, Any], step: int) -> di
     return {name: torch.from_numpy(a.astype(np.float32)) for name, a in joined.items()}
 
 
-def losses(model: BigSmall, data: dict[str, Tensor], pos_weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def losses(
+    model: BigSmall, data: dict[str, Tensor], pos_weight: Tensor, bfloat16: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     """Weighted binary cross-entropy of the AUs, mean squared errors of BVP and respiration; the paper adds them up."""
     v, n = data["big"].shape[0], model.n_segment
     clips = data["small"].shape[0] // (v * n)
-    big_maps = model.big_maps(data["big"]).repeat_interleave(clips, 0)
-    au, bvp, respiration = model.heads(big_maps, model.small_maps(data["small"]))
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        big_maps = model.big_maps(data["big"]).repeat_interleave(clips, 0)
+        au, bvp, respiration = (y.float() for y in model.heads(big_maps, model.small_maps(data["small"])))
     own = au.view(v, clips * n, -1)[:, :n]
     return (
         F.binary_cross_entropy_with_logits(own, data["au"], pos_weight=pos_weight),
@@ -68,10 +71,10 @@ def losses(model: BigSmall, data: dict[str, Tensor], pos_weight: Tensor) -> tupl
 
 def learning_rate(config: dict[str, Any], step: int) -> float:
     """One cycle: a linear rise over the share `warm_up` of the steps, then a cosine down to zero."""
-    progress, rise = (step + 1) / config["steps"], config["warm_up"]
+    progress, rise, top = (step + 1) / config["steps"], float(config["warm_up"]), float(config["learning_rate"])
     if progress < rise:
-        return config["learning_rate"] * progress / rise
-    return config["learning_rate"] * 0.5 * (1 + math.cos(math.pi * (progress - rise) / (1 - rise)))
+        return top * progress / rise
+    return top * 0.5 * (1 + math.cos(math.pi * (progress - rise) / (1 - rise)))
 
 
 def fit(
@@ -96,7 +99,7 @@ def fit(
         torch.manual_seed(config["seed"] + step)  # dropout
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
-        au, bvp, respiration = losses(model, batch(samples, config, step), pos_weight)
+        au, bvp, respiration = losses(model, batch(samples, config, step), pos_weight, config["bfloat16"])
         optimizer.zero_grad()
         (au + bvp + respiration).backward()
         optimizer.step()
