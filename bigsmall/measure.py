@@ -41,7 +41,7 @@ def measure(
     Raises:
         VideoError: the source cannot be read as a video.
         ValueError, TypeError: an argument is wrong; the message names it.
-        RuntimeError: the face detector's weights are not installed.
+        FaceWeightsError: the face detector's weights are not installed.
     """
     from bigsmall import pipeline
 

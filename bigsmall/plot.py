@@ -29,21 +29,20 @@ def draw(m: Measurement) -> Figure:
 def _draw(m: Measurement) -> Figure:
     from bigsmall.results import DISCLAIMER
 
-    has_units = bool(m.action_units)
-    heights = [0.62, 1.0, 1.0, 0.8] + ([0.15 + 0.105 * len(m.action_units)] if has_units else [])
+    heights = [0.62, 1.0, 1.0, 0.8] + ([0.15 + 0.105 * len(m.action_units)] if m.action_units else [])
     figure = Figure(
         figsize=(12, 2.35 * sum(heights)),
         facecolor="white",
         layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.16, hspace=0.04),
     )
     grid = figure.add_gridspec(len(heights), 2, height_ratios=heights, width_ratios=[1, 1])
-    times = m.frames["timestamp"].to_numpy()
-    span = (float(times[0]), float(max(times[-1], times[0] + 1e-3))) if len(times) else (0.0, 1.0)
+    first = float(m.frames["timestamp"].iloc[0])
+    span = (first, first + m.source["seconds"] or 1.0)
 
     _header(figure.add_subplot(grid[0, :]), m)
 
     pulse = figure.add_subplot(grid[1, :])
-    _wave(pulse, m, "bvp", span, "Blood volume pulse", PULSE)
+    _wave(pulse, m, "bvp", span, "Blood volume pulse", PULSE if m.heart_rate.value is not None else FAINT)
     if "pos" in m.traces:
         pos = m.traces["pos"]
         # drawn below, for comparison: the same rhythm from the mean colour alone
@@ -56,11 +55,12 @@ def _draw(m: Measurement) -> Figure:
     _spectrum(
         figure.add_subplot(grid[2, 1]), m.traces.get("respiration"), m.respiration_rate, "Respiration spectrum", BREATH
     )
-    _wave(
-        figure.add_subplot(grid[3, :]), m, "respiration", span, "Respiration", BREATH, None if has_units else "time, s"
-    )
-    if has_units:
-        _units(figure, figure.add_subplot(grid[4, :]), m, span)
+    last = figure.add_subplot(grid[3, :])
+    _wave(last, m, "respiration", span, "Respiration", BREATH if m.respiration_rate.value is not None else FAINT)
+    if m.action_units:
+        last = figure.add_subplot(grid[4, :])
+        _units(figure, last, m, span)
+    last.set_xlabel("time, s", fontsize=9)
     figure.supxlabel(DISCLAIMER, fontsize=8, color=FAINT)
     return figure
 
@@ -91,21 +91,13 @@ def _small_print(reading: Reading) -> str:
     lines = []
     if reading.value is not None and reading.interval is not None:
         low, high = reading.interval
-        lines.append(f"95 % {low:.1f} to {high:.1f}, confidence {reading.confidence:.2f}")
+        lines.append(f"95 % {low:.1f} to {high:.1f}, confidence {min(reading.confidence, 0.99):.2f}")
     if reading.note:
         lines += textwrap.wrap(reading.note, 52)
     return "\n".join(lines[:4])
 
 
-def _wave(
-    axes: Any,
-    m: Measurement,
-    column: str,
-    span: tuple[float, float],
-    title: str,
-    colour: str,
-    xlabel: str | None = None,
-) -> None:
+def _wave(axes: Any, m: Measurement, column: str, span: tuple[float, float], title: str, colour: str) -> None:
     _title(axes, title)
     values = m.frames[column].to_numpy(dtype=float)
     if np.isnan(values).all():
@@ -121,8 +113,6 @@ def _wave(
     axes.set_yticks([])
     axes.spines[["left", "right", "top"]].set_visible(False)
     axes.tick_params(labelsize=8, colors=FAINT)
-    if xlabel:
-        axes.set_xlabel(xlabel, fontsize=9)
 
 
 def _spectrum(
@@ -164,20 +154,17 @@ def _power(trace: Trace, low: float, high: float) -> tuple[np.ndarray, np.ndarra
 def _units(figure: Figure, axes: Any, m: Measurement, span: tuple[float, float]) -> None:
     _title(axes, "Action units, probability")
     values = np.ma.masked_invalid(m.frames[list(m.action_units)].to_numpy(dtype=float).T)
-    times = m.frames["timestamp"].to_numpy()
-    last = times[-1] + (times[-1] - times[-2] if len(times) > 1 else 1.0)
-    edges = np.append(times, last)
+    edges = np.append(m.frames["timestamp"].to_numpy(), span[1])
     axes.set_facecolor("#eceef2")
     image = axes.pcolormesh(
         edges, np.arange(len(m.action_units) + 1), values, vmin=0, vmax=1, cmap="YlOrRd", rasterized=True
     )
     axes.set_yticks(np.arange(len(m.action_units)) + 0.5, m.action_units, fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlim(span[0], last)
-    axes.set_xlabel("time, s", fontsize=9)
+    axes.set_xlim(*span)
     axes.tick_params(labelsize=8, colors=FAINT, length=0)
     axes.spines[:].set_visible(False)
-    bar = figure.colorbar(image, ax=axes, pad=0.01, fraction=0.025)
+    bar = figure.colorbar(image, cax=axes.inset_axes((1.01, 0, 0.01, 1)))
     bar.outline.set_visible(False)  # type: ignore[operator]
     bar.ax.tick_params(labelsize=8, colors=FAINT, length=0)
 

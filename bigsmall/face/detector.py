@@ -48,7 +48,7 @@ class FaceDetector:
         min_face: the smallest face that is looked for, as a share of the shorter side.
 
     Raises:
-        RuntimeError: the weights are not installed, or not those that were checked.
+        FaceWeightsError: the weights are not installed, or not those that were checked.
     """
 
     def __init__(self, longest_side: int = 480, min_face: float = 0.08) -> None:

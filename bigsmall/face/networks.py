@@ -24,6 +24,10 @@ SHA256 = {
 }
 
 
+class FaceWeightsError(RuntimeError):
+    """The detector's weights are not installed, or not those that were checked."""
+
+
 class _Swap(nn.Module):
     """(N, C, H, W) -> (N, W*H*C): the weights come from a framework that stores images by columns."""
 
@@ -83,18 +87,18 @@ def load(name: str) -> nn.Module:
     "onet" {"landmarks": (N, 10)}.
 
     Raises:
-        RuntimeError: the distribution is not installed, or the file is not the one that was checked.
+        FaceWeightsError: the distribution is not installed, or the file is not the one that was checked.
     """
     try:
         path = Path(str(metadata.distribution("mtcnn").locate_file(f"mtcnn/assets/weights/{name}.lz4")))
         data = path.read_bytes()
     except (metadata.PackageNotFoundError, FileNotFoundError) as error:
-        raise RuntimeError(
+        raise FaceWeightsError(
             "the face detector's weights are missing: install mtcnn==1.0.0, or name the picture's region with a crop"
         ) from error
     digest = hashlib.sha256(data).hexdigest()
     if digest != SHA256[name]:
-        raise RuntimeError(f"{path} has SHA-256 {digest}, expected {SHA256[name]}: install mtcnn==1.0.0 anew")
+        raise FaceWeightsError(f"{path} has SHA-256 {digest}, expected {SHA256[name]}: install mtcnn==1.0.0 anew")
     network = BUILDERS[name]()
     state = {}
     for key, array in zip(network.state_dict(), read_arrays(data), strict=True):

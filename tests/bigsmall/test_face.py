@@ -6,8 +6,9 @@ from itertools import islice
 
 import numpy as np
 import pytest
+import torch
 
-from bigsmall.face import Face, FaceDetector, FaceTracker, crop_box, networks, parse_crop
+from bigsmall.face import Face, FaceDetector, FaceTracker, FaceWeightsError, crop_box, networks, parse_crop
 from bigsmall.video import Frame, open_video
 
 lz4_frame = pytest.importorskip("lz4.frame")
@@ -64,6 +65,16 @@ def test_at_least_four_faces_in_a_group(detector, reference_dir):
 ], ids=["wall", "black", "noise", "tiny"])  # fmt: skip
 def test_no_face_where_there_is_none(detector, rgb):
     assert detector.detect(rgb) == []
+
+
+def test_the_callers_threads_are_left_as_they_were(detector):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        detector.detect(np.zeros((64, 64, 3), np.uint8))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_picture_of_another_kind_is_refused(detector):
@@ -149,7 +160,7 @@ def test_detection_is_as_seldom_as_asked_and_at_once_after_a_loss():
 
 def test_the_weights_are_those_that_were_checked(monkeypatch):
     monkeypatch.setitem(networks.SHA256, "rnet", "0" * 64)
-    with pytest.raises(RuntimeError, match="expected 0000"):
+    with pytest.raises(FaceWeightsError, match="expected 0000"):
         networks.load("rnet")
 
 
@@ -158,7 +169,7 @@ def test_missing_weights_are_one_sentence(monkeypatch):
         raise networks.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(networks.metadata, "distribution", missing)
-    with pytest.raises(RuntimeError, match="install mtcnn==1.0.0"):
+    with pytest.raises(FaceWeightsError, match=r"install mtcnn==1\.0\.0"):
         networks.load("pnet")
 
 

@@ -1,0 +1,187 @@
+"""The command line: thin, and quick to start; everything heavy is imported by the command that needs it.
+
+Exit codes: 0 something was measured, 2 usage, 3 nothing could be measured, 4 the input cannot be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from bigsmall.measure import Progress
+    from bigsmall.results import Measurement, Reading
+
+USAGE, NOTHING, UNREADABLE = 2, 3, 4
+
+app = typer.Typer(
+    help="Pulse, respiration and facial action units from a video of a face. Not a medical device.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out, err = Console(highlight=False), Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """What the installed command `bigsmall` runs."""
+    app(prog_name="bigsmall")
+
+
+@app.command()
+def measure(
+    video: Annotated[Path, typer.Argument(help="A video file, or a folder of images together with --fps.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for measurement.json, frames.csv, windows.csv and signals.png."),
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(help="A file, a name, or au=FILE,pulse=FILE,respiration=FILE to combine networks.")
+    ] = "default",
+    crop: Annotated[
+        str | None,
+        typer.Option(help="What is measured: frame, square, face or x,y,w,h. By default as the weights were trained."),
+    ] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames per second, in place of the file's own clock.")] = None,
+) -> None:
+    """Measure pulse, respiration and facial action units in a video.
+
+    Exit codes: 0 something was measured, 2 usage, 3 nothing could be measured, 4 the video cannot be read.
+    """
+    import bigsmall
+    from bigsmall.face import parse_crop
+
+    with _sentences(), _progress() as tell:
+        result = bigsmall.measure(
+            video, weights=weights, fps=fps, crop=None if crop is None else parse_crop(crop), progress=tell
+        )
+        written = result.save(output) if output else []
+    _show(result)
+    if written:
+        out.print("written: " + escape(", ".join(map(str, written))), soft_wrap=True)
+    if not result.measured:
+        err.print(f"bigsmall: nothing could be measured in {escape(str(video))}: {escape(_why(result))}")
+        raise typer.Exit(NOTHING)
+
+
+@app.command()
+def synthesize(
+    video: Annotated[Path, typer.Argument(metavar="OUT.mkv", help="The video; its truth goes beside it as .csv.")],
+    heart_rate: Annotated[float, typer.Option(help="bpm; 0: no pulse.")] = 72.0,
+    respiration_rate: Annotated[float, typer.Option(help="Breaths per minute; 0: none.")] = 15.0,
+    seconds: Annotated[float, typer.Option(help="Length.")] = 30.0,
+    fps: Annotated[float, typer.Option(help="Frames per second.")] = 30.0,
+    seed: Annotated[int, typer.Option(help="Of the person, the room, the motion and the noise.")] = 0,
+    skin_tone: Annotated[float | None, typer.Option(help="0 lightest to 1 darkest; by the seed if not given.")] = None,
+    motion: Annotated[float, typer.Option(help="Of the head; 1: sits still, 0: none.")] = 1.0,
+    light: Annotated[float, typer.Option(help="Exposure; white skin nears saturation at 1.")] = 0.8,
+    noise: Annotated[float, typer.Option(help="Of the camera; 1: a webcam in a lit room.")] = 1.0,
+    expressions: Annotated[float, typer.Option(help="Facial expressions per minute.")] = 6.0,
+) -> None:
+    """Simulate a face video whose pulse, breathing and action units are known."""
+    with _sentences(), err.status(f"simulating {seconds:g} s"):
+        from bigsmall.synthesis import synthesize as simulate
+
+        simulate(
+            video, heart_rate=heart_rate or None, respiration_rate=respiration_rate or None, seconds=seconds, fps=fps,
+            seed=seed, skin_tone=skin_tone, motion=motion, light=light, noise=noise, expressions=expressions,
+        )  # fmt: skip
+    out.print(f"written: {escape(str(video))}, {escape(str(video.with_suffix('.csv')))}", soft_wrap=True)
+
+
+@app.command()
+def info(model: Annotated[str, typer.Argument(help="A network's name, such as bigsmall, big or small.")]) -> None:
+    """Layers, parameters and operations of a network, as the paper counts them."""
+    with _sentences():
+        from bigsmall.models import describe
+
+        cost = describe(model)
+    table = Table("layer", "output", box=None, pad_edge=False)
+    for heading in ("parameters", "runs a clip", "FLOPs a run", "MACs a run"):
+        table.add_column(heading, justify="right")
+    for layer in cost.layers:
+        numbers = (layer.parameters, layer.runs, layer.flops, layer.macs)
+        table.add_row(layer.name, "x".join(map(str, layer.output_shape)), *(f"{number:,}" for number in numbers))
+    out.print(table)
+    out.print(
+        f"\n{model}: {cost.parameters:,} parameters, {cost.flops_per_frame / 1e6:.3f} MFLOPs and "
+        f"{cost.macs_per_frame / 1e6:.3f} MMACs a frame; a clip is {cost.frames} frame{'s'[: cost.frames > 1]}"
+    )
+    out.print(cost.convention)
+
+
+@contextmanager
+def _sentences() -> Iterator[None]:
+    """Turn what a user can cause into one sentence and an exit code."""
+    try:
+        yield
+    except Exception as error:
+        from bigsmall.face import FaceWeightsError
+        from bigsmall.video import VideoError
+
+        if not isinstance(error, (ValueError, OSError, FaceWeightsError)):
+            raise
+        err.print(f"bigsmall: {escape(str(error))}")
+        raise typer.Exit(UNREADABLE if isinstance(error, VideoError) else USAGE) from error
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description:17}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True) as bar:
+        tasks: dict[str, int] = {}
+
+        def tell(stage: str, done: int, total: int | None) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total)
+            bar.update(tasks[stage], completed=done, total=total)  # type: ignore[arg-type]
+
+        yield tell
+
+
+def _show(result: Measurement) -> None:
+    source, frames = result.source, result.frames
+    found = int(frames["success"].sum())
+    out.print(
+        f"[bold]{escape(source['name'])}[/bold]  {source['seconds']:.1f} s, {source['frames']} frames, {found} measured"
+    )
+    table = Table(box=None, show_header=False, padding=(0, 3, 0, 0))
+    table.add_row("heart rate", *_cells(result.heart_rate))
+    table.add_row("  by POS", *_cells(result.pos_heart_rate))
+    table.add_row("respiration rate", *_cells(result.respiration_rate))
+    if result.action_units:
+        active = frames[[f"{name}_c" for name in result.action_units]].dropna().astype(float).mean().dropna()
+        shares = [f"{name[:-2]} {100 * share:.0f} %" for name, share in active.items() if share >= 0.005]
+        table.add_row("action units", *(("active", ", ".join(shares) or "none") if len(active) else ("refused", "")))
+    out.print(table)
+    for note in (source["note"], *(card["note"] for card in result.model["cards"])):
+        if note:
+            out.print(f"note: {escape(note)}")
+    for start, end in result.lost:
+        out.print(f"no face from {start:.1f} to {end:.1f} s")
+    from bigsmall.results import DISCLAIMER
+
+    out.print(f"[dim]{DISCLAIMER}[/dim]")
+
+
+def _cells(reading: Reading) -> tuple[str, str]:
+    if reading.value is None or reading.interval is None:
+        return "refused", escape(reading.note or "")
+    low, high = reading.interval
+    sure = f"95 % {low:.1f} to {high:.1f}, confidence {min(reading.confidence, 0.99):.2f}"
+    sure += f" (looked for between {reading.band[0]:g} and {reading.band[1]:g})"
+    return f"[bold]{reading.value:.1f} {reading.unit}[/bold]", sure + (f"; {reading.note}" if reading.note else "")
+
+
+def _why(result: Measurement) -> str:
+    reasons = [result.heart_rate.note, result.respiration_rate.note]
+    return "; ".join(dict.fromkeys(reason for reason in reasons if reason))
