@@ -25,7 +25,6 @@ def compiler() -> str | None:
 
 
 def extension_arguments() -> dict[str, object]:
-    RECORD.unlink(missing_ok=True)
     cxx = compiler()
     if cxx is None:
         print("bigsmall-kernels: no C++ compiler found, installing without the compiled library")
