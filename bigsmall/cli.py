@@ -63,12 +63,12 @@ def measure(
             video, weights=weights, fps=fps, crop=None if crop is None else parse_crop(crop), progress=tell
         )
         written = result.save(output) if output else []
-    _show(result)
-    if written:
-        out.print("written: " + escape(", ".join(map(str, written))), soft_wrap=True)
     if not result.measured:
         err.print(f"bigsmall: nothing could be measured in {escape(str(video))}: {escape(_why(result))}")
         raise typer.Exit(NOTHING)
+    _show(result)
+    if written:
+        out.print("written: " + escape(", ".join(map(str, written))), soft_wrap=True)
 
 
 @app.command()
@@ -137,7 +137,7 @@ def _progress() -> Iterator[Progress]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description:17}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True) as bar:
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         tasks: dict[str, int] = {}
 
         def tell(stage: str, done: int, total: int | None) -> None:

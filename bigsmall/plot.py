@@ -101,7 +101,7 @@ def _wave(axes: Any, m: Measurement, column: str, span: tuple[float, float], tit
     _title(axes, title)
     values = m.frames[column].to_numpy(dtype=float)
     if np.isnan(values).all():
-        _nothing(axes, "no waveform")
+        _nothing(axes, "" if m.lost else "no waveform")
     else:
         axes.plot(m.frames["timestamp"], np.clip(values, -4, 4), color=colour, linewidth=1.2)
     for start, end in m.lost:
@@ -130,6 +130,7 @@ def _spectrum(
         return
     if beside is not None and "pos" in beside.traces:
         axes.plot(*_power(beside.traces["pos"], low, high), color=POS, linewidth=1, label="POS")
+    colour = FAINT if reading.value is None else colour
     rates, power = _power(trace, low, high)
     axes.plot(rates, power, color=colour, linewidth=1.4, label="network")
     axes.fill_between(rates, power, color=colour, alpha=0.12, linewidth=0)
