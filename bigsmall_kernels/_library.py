@@ -98,8 +98,8 @@ def _block_backward_fake(grad: Tensor, x: Tensor, w1: Tensor, b1: Any, w2: Tenso
     return gx, *_grads(mask[1:], w1, *shapes)
 
 
-def _pack_size(*weights: Tensor) -> Any:
-    return sum(((w.shape[0] + 15) // 16) * 16 * w[0].numel() for w in weights)
+def _packed(size: Any, like: Tensor) -> Tensor:
+    return like.new_empty(size, dtype=torch.float32)
 
 
 def _real_dtype(frames: Tensor) -> torch.dtype:
@@ -117,15 +117,15 @@ _FAKES: dict[str, Callable[..., Any]] = {
     "wtsm_backward": lambda grad, *_: _like(grad, grad.shape),
     "wtsm_conv2d": _conv_fake,
     "wtsm_conv2d_backward": _conv_backward_fake,
-    "pack_wtsm_conv2d": lambda w: w.new_empty(_pack_size(w), dtype=torch.float32),
+    "pack_wtsm_conv2d": lambda w: _packed(reference.packed_size(w, 25), w),
     "wtsm_conv2d_stack": lambda x, weights, *_: _like(x, (x.shape[0], weights[-1].shape[0], *x.shape[2:])),
     "wtsm_conv2d_stack_backward": _stack_backward_fake,
-    "pack_wtsm_conv2d_stack": lambda weights: weights[0].new_empty(_pack_size(*weights), dtype=torch.float32),
+    "pack_wtsm_conv2d_stack": lambda ws: _packed(sum(reference.packed_size(w, 25) for w in ws), ws[0]),
     "double_conv2d_pool": lambda x, w1, b1, w2, b2, pool, *_: _like(
         x, (x.shape[0], w2.shape[0], x.shape[2] // pool, x.shape[3] // pool)
     ),
     "double_conv2d_pool_backward": _block_backward_fake,
-    "pack_double_conv2d_pool": lambda w1, w2: w1.new_empty(reference.packed_block_size(w1, w2), dtype=torch.float32),
+    "pack_double_conv2d_pool": lambda w1, w2: _packed(reference.packed_block_size(w1, w2), w1),
     "diff_normalize": lambda x, *_: x.new_empty((x.shape[0] - 1, *x.shape[1:]), dtype=_real_dtype(x)),
     "diff_normalize_backward": lambda grad, x, *_: x.new_empty(x.shape),
     "standardize": lambda x, *_: x.new_empty(x.shape, dtype=_real_dtype(x)),

@@ -124,12 +124,55 @@ def wtsm_conv2d_backward(
     return gx, gw, gb
 
 
-def pack_wtsm_conv2d(weight: Tensor) -> Tensor:
-    """(Cout, Cin, kh, kw) -> flat float32 of (ceil(Cout/16), kh, kw, Cin, 16), zero beyond Cout; any instruction set."""
+DIRECT_CHANNELS = 4  # up to so many input channels a 3x3 convolution is computed directly, beyond by Winograd
+WINOGRAD_3X3 = (  # F(3x3, 3x3): the transform of a 3-tap filter at the points 0, 1/2, -1, 2, infinity
+    (1, 0, 0),
+    (-8 / 9, -4 / 9, -2 / 9),
+    (-2 / 9, 2 / 9, -2 / 9),
+    (1 / 9, 2 / 9, 4 / 9),
+    (0, 0, 1),
+)
+WINOGRAD_4X4 = (  # F(4x4, 3x3): the same at 0, 1, -1, 2, -2, infinity
+    (1 / 4, 0, 0),
+    (-1 / 6, -1 / 6, -1 / 6),
+    (-1 / 6, 1 / 6, -1 / 6),
+    (1 / 24, 1 / 12, 1 / 6),
+    (1 / 24, -1 / 12, 1 / 6),
+    (0, 0, 1),
+)
+
+
+def _pack_direct(weight: Tensor) -> Tensor:
+    """(Cout, Cin, kh, kw) -> (ceil(Cout/16), kh, kw, Cin, 16), zero beyond Cout, flat float32."""
     out, in_, kh, kw = weight.shape
     blocks = (out + 15) // 16
     padded = F.pad(weight.float(), (0, 0, 0, 0, 0, 0, 0, blocks * 16 - out))
     return padded.view(blocks, 16, in_, kh, kw).permute(0, 3, 4, 2, 1).reshape(-1)
+
+
+def _pack_winograd(weight: Tensor, transform: tuple[tuple[float, ...], ...]) -> Tensor:
+    """(Cout, Cin, 3, 3) -> (n*n, ceil(Cout/16), Cin, 16), transformed in float64, zero beyond Cout, flat float32."""
+    out, in_ = weight.shape[:2]
+    blocks = (out + 15) // 16
+    g = torch.tensor(transform, dtype=torch.float64, device=weight.device)
+    u = torch.einsum("ia,ocab,jb->ijoc", g, weight.double(), g)
+    u = F.pad(u, (0, 0, 0, blocks * 16 - out)).float()
+    return u.reshape(len(g) ** 2, blocks, 16, in_).transpose(2, 3).reshape(-1)
+
+
+def _is_direct(weight: Tensor) -> bool:
+    return tuple(weight.shape[2:]) != (3, 3) or weight.shape[1] <= DIRECT_CHANNELS
+
+
+def packed_size(weight: Tensor, winograd: int) -> int:
+    """Number of elements of a packed filter with `winograd` values in place of 3x3 where it is transformed."""
+    values = weight.shape[2] * weight.shape[3] if _is_direct(weight) else winograd
+    return (weight.shape[0] + 15) // 16 * 16 * weight.shape[1] * values
+
+
+def pack_wtsm_conv2d(weight: Tensor) -> Tensor:
+    """The filter in blocks of 16 output channels, in the Winograd domain for 3x3; the same for any instruction set."""
+    return _pack_direct(weight) if _is_direct(weight) else _pack_winograd(weight, WINOGRAD_3X3)
 
 
 # --- wtsm_conv2d_stack ------------------------------------------------------------------------------------------------
@@ -227,37 +270,15 @@ def double_conv2d_pool_backward(
     return gx, gw1, gb1, gw2, gb2
 
 
-WINOGRAD_4X4 = (  # F(4x4, 3x3): the transform of a 3-tap filter at the points 0, 1, -1, 2, -2, infinity
-    (1 / 4, 0, 0),
-    (-1 / 6, -1 / 6, -1 / 6),
-    (-1 / 6, 1 / 6, -1 / 6),
-    (1 / 24, 1 / 12, 1 / 6),
-    (1 / 24, -1 / 12, 1 / 6),
-    (0, 0, 1),
-)
-DIRECT_CHANNELS = 4  # up to so many input channels a block's first convolution is computed directly
-
-
-def _pack_winograd(weight: Tensor) -> Tensor:
-    """(Cout, Cin, 3, 3) -> (36, ceil(Cout/16), Cin, 16), transformed in float64, zero beyond Cout, flat float32."""
-    out, in_ = weight.shape[:2]
-    blocks = (out + 15) // 16
-    g = torch.tensor(WINOGRAD_4X4, dtype=torch.float64, device=weight.device)
-    u = torch.einsum("ia,ocab,jb->ijoc", g, weight.double(), g)
-    u = F.pad(u, (0, 0, 0, blocks * 16 - out)).float()
-    return u.reshape(36, blocks, 16, in_).transpose(2, 3).reshape(-1)
+def pack_double_conv2d_pool(weight1: Tensor, weight2: Tensor) -> Tensor:
+    """Both filters, one after the other, in the Winograd domain; the first as it is where it reads few channels."""
+    first = _pack_direct(weight1) if _is_direct(weight1) else _pack_winograd(weight1, WINOGRAD_4X4)
+    return torch.cat((first, _pack_winograd(weight2, WINOGRAD_4X4)))
 
 
 def packed_block_size(weight1: Tensor, weight2: Tensor) -> int:
     """Number of elements of `pack_double_conv2d_pool`."""
-    taps = (9 if weight1.shape[1] <= DIRECT_CHANNELS else 36, 36)
-    return sum(n * ((w.shape[0] + 15) // 16) * 16 * w.shape[1] for n, w in zip(taps, (weight1, weight2), strict=True))
-
-
-def pack_double_conv2d_pool(weight1: Tensor, weight2: Tensor) -> Tensor:
-    """Both filters, one after the other, in the Winograd domain; the first as it is where it reads few channels."""
-    first = pack_wtsm_conv2d(weight1) if weight1.shape[1] <= DIRECT_CHANNELS else _pack_winograd(weight1)
-    return torch.cat((first, _pack_winograd(weight2)))
+    return packed_size(weight1, 36) + 36 * ((weight2.shape[0] + 15) // 16) * 16 * weight2.shape[1]
 
 
 # --- the normalisers --------------------------------------------------------------------------------------------------

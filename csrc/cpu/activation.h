@@ -31,3 +31,12 @@ static BK_INLINE V tanh(V v) {
   const V y = e / (e + 2.0f);
   return v < 0.0f ? -y : y;
 }
+
+static BK_INLINE V activate(V v, Activation a) {
+  switch (a) {
+    case Activation::relu: return relu(v);
+    case Activation::tanh: return tanh(v);
+    case Activation::elu: return elu(v);
+    default: return v;
+  }
+}

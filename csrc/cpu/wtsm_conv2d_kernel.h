@@ -73,9 +73,101 @@ static void conv_row(const ConvRow& s) {
     }
   }
   if (s.activation == Activation::tanh || s.activation == Activation::elu) {
-    for (int64_t i = 0; i < s.width * s.channels; i += kLanes) {
-      const V v = load(s.out + i);
-      store(s.out + i, s.activation == Activation::tanh ? tanh(v) : elu(v));
+    for (int64_t i = 0; i < s.width * s.channels; i += kLanes) store(s.out + i, activate(load(s.out + i), s.activation));
+  }
+}
+
+// --- Winograd F(3x3, 3x3) at 0, 1/2, -1, 2, infinity: 25 products in place of 81. A NaN or inf spreads over its tile. --
+
+static BK_INLINE void input_transform(const V (&d)[5], V (&v)[5]) {
+  v[0] = d[0] + d[3] - 1.5f * (d[1] + d[2]);
+  v[1] = d[3] - d[2] - 2.0f * d[1];
+  v[2] = d[1] + d[3] - 2.5f * d[2];
+  v[3] = d[3] + 0.5f * (d[2] - d[1]);
+  v[4] = d[1] + d[4] - 1.5f * (d[2] + d[3]);
+}
+
+static BK_INLINE void output_transform(const V (&m)[5], V (&y)[3]) {
+  y[0] = m[0] + m[1] + m[2] + m[3];
+  y[1] = 0.5f * m[1] - m[2] + 2.0f * m[3];
+  y[2] = 0.25f * m[1] + m[2] + 4.0f * m[3] + m[4];
+}
+
+// One vector of channels of one tile. The shift is part of the load: lanes below `first` come from the next frame, those
+// below `second` from the previous one.
+template <bool SHIFTED>
+static BK_INLINE void tile_input(const float* const (&src)[3], int64_t c, int first, int second, const ConvTiles& s, float* out) {
+  VI lane;
+  for (int i = 0; i < kLanes; ++i) lane[i] = i;
+  V half[5][5];
+#pragma GCC unroll 5
+  for (int i = 0; i < 5; ++i) {
+    V d[5];
+#pragma GCC unroll 5
+    for (int j = 0; j < 5; ++j) {
+      const int64_t at = i * s.row_stride + j * s.pixel_stride + c;
+      d[j] = load(src[2] + at);
+      if (SHIFTED) {
+        d[j] = lane < second ? load(src[1] + at) : d[j];
+        d[j] = lane < first ? load(src[0] + at) : d[j];
+      }
+    }
+    input_transform(d, half[i]);
+  }
+#pragma GCC unroll 5
+  for (int j = 0; j < 5; ++j) {
+    const V column[5] = {half[0][j], half[1][j], half[2][j], half[3][j], half[4][j]};
+    V v[5];
+    input_transform(column, v);
+#pragma GCC unroll 5
+    for (int i = 0; i < 5; ++i) store(out + (i * 5 + j) * kTiles * s.pixel_stride, v[i]);
+  }
+}
+
+static void conv_tiles(const ConvTiles& s) {
+  for (int64_t tile = 0; tile < s.count; ++tile) {
+    const auto& src = s.src[tile];
+    const bool shifted = src[0] != src[2] || src[1] != src[2];
+    for (int64_t c = 0; c < s.cin; c += kLanes) {
+      float* out = s.input + tile * s.pixel_stride + c;
+      const int first = static_cast<int>(std::clamp<int64_t>(s.bound[0] - c, 0, kLanes));
+      const int second = static_cast<int>(std::clamp<int64_t>(s.bound[1] - c, 0, kLanes));
+      if (shifted && second > 0)
+        tile_input<true>(src, c, first, second, s, out);
+      else
+        tile_input<false>(src, c, 0, 0, s, out);
+    }
+  }
+  static const float zeros[64] = {};
+  for (int64_t channel = 0; channel < s.channels; channel += 64) {
+    const int64_t channels = std::min<int64_t>(64, s.channels - channel);
+    for (int64_t k = 0; k < 25; ++k) {
+      const float* v = s.input + k * kTiles * s.pixel_stride;
+      conv_row({{v, v, v}, {0, s.cin, s.cin, s.cin}, 0, s.pixel_stride, 1, 1, s.cin, s.count,
+                s.packed + (k * s.channels + channel) * s.cin, zeros, channels, Activation::none,
+                s.product + k * kTiles * 64});
+    }
+    for (int64_t tile = 0; tile < s.count; ++tile) {
+      for (int64_t c = 0; c < channels; c += kLanes) {
+        const V bias = load(s.bias + channel + c);
+        V half[5][3];
+#pragma GCC unroll 5
+        for (int i = 0; i < 5; ++i) {
+          V m[5];
+#pragma GCC unroll 5
+          for (int j = 0; j < 5; ++j) m[j] = load(s.product + ((i * 5 + j) * kTiles) * 64 + tile * channels + c);
+          output_transform(m, half[i]);
+        }
+#pragma GCC unroll 3
+        for (int j = 0; j < 3; ++j) {
+          const V column[5] = {half[0][j], half[1][j], half[2][j], half[3][j], half[4][j]};
+          V y[3];
+          output_transform(column, y);
+#pragma GCC unroll 3
+          for (int i = 0; i < 3; ++i)
+            store(s.out + (tile * 9 + i * 3 + j) * s.channels + channel + c, activate(y[i] + bias, s.activation));
+        }
+      }
     }
   }
 }
