@@ -62,8 +62,8 @@ class Truth:
 def wander(t: np.ndarray, rng: np.random.Generator, low: float, high: float) -> np.ndarray:
     """A smooth random signal over `t` (seconds) with standard deviation about 1: five sinusoids in [low, high] Hz."""
     f = rng.uniform(low, high, (5, 1))
-    waves: np.ndarray = np.sin(2 * np.pi * (f * t + rng.uniform(0, 1, (5, 1))))
-    return waves.sum(axis=0) / np.sqrt(2.5)
+    waves = np.sin(2 * np.pi * (f * t + rng.uniform(0, 1, (5, 1))))
+    return np.asarray(waves.sum(axis=0) / np.sqrt(2.5))
 
 
 def physiology(
@@ -108,11 +108,11 @@ def _pulse(phase: np.ndarray) -> np.ndarray:
     """One beat every 2 pi: a steep systolic upstroke, then a dicrotic notch and wave; trough to peak 1, mean 0."""
 
     def wave(x: np.ndarray) -> np.ndarray:
-        systole: np.ndarray = np.exp(np.cos(x - 1.2 + 0.2 * np.cos(x - 1.2)) - 1)
-        return systole + 0.22 * np.exp(5 * (np.cos(x - 3.6) - 1))
+        systole = np.exp(np.cos(x - 1.2 + 0.2 * np.cos(x - 1.2)) - 1)
+        return np.asarray(systole + 0.22 * np.exp(5 * (np.cos(x - 3.6) - 1)))
 
     cycle = wave(np.linspace(0, 2 * np.pi, 256, endpoint=False))
-    return (wave(phase) - cycle.mean()) / float(np.ptp(cycle))
+    return np.asarray((wave(phase) - cycle.mean()) / np.ptp(cycle))
 
 
 def _activations(t: np.ndarray, per_minute: float, rng: np.random.Generator) -> np.ndarray:

@@ -64,6 +64,6 @@ def _pair(true: float | None, reading: Reading) -> dict[str, float | None]:
 def _f1(found: np.ndarray, shown: np.ndarray) -> dict[str, float | None]:
     both, either = (found & shown).sum(0), found.sum(0) + shown.sum(0)
     scores = np.round(2 * both / np.maximum(either, 1), 3)
-    seen: np.ndarray = shown.any(axis=0)
+    seen = np.asarray(shown.any(axis=0))
     by_au = {au: float(score) if s else None for au, score, s in zip(AUS, scores, seen, strict=True)}
     return by_au | {"mean": round(float(scores[seen].mean()), 3)}

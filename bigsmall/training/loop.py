@@ -73,7 +73,7 @@ def learning_rate(config: dict[str, Any], step: int) -> float:
     """One cycle: a linear rise over the share `warm_up` of the steps, then a cosine down to zero."""
     progress, rise, top = (step + 1) / config["steps"], float(config["warm_up"]), float(config["learning_rate"])
     if progress < rise:
-        return top * progress / rise
+        return float(top * progress / rise)
     return top * 0.5 * (1 + math.cos(math.pi * (progress - rise) / (1 - rise)))
 
 
