@@ -132,8 +132,8 @@ void read_row(const View& image, int64_t frame, int64_t y, int64_t begin, int64_
     for (int64_t j = 0; j < width; ++j) std::copy_n(row + j * image.stride[3] + begin, end - begin, out + j * pixel_stride + begin);
     return;
   }
-  for (int64_t c = begin; c < end; ++c)
-    for (int64_t j = 0; j < width; ++j) out[j * pixel_stride + c] = row[c * image.stride[1] + j * image.stride[3]];
+  for (int64_t j = 0; j < width; ++j)
+    for (int64_t c = begin; c < end; ++c) out[j * pixel_stride + c] = row[c * image.stride[1] + j * image.stride[3]];
 }
 
 // (width, pixel_stride), channels fastest -> a piece of a row of a dense output.
@@ -142,8 +142,8 @@ void write_row(const float* in, int64_t pixel_stride, float* row, const Size4& s
     for (int64_t j = 0; j < width; ++j) std::copy_n(in + j * pixel_stride, channels, row + j * stride[3]);
     return;
   }
-  for (int64_t c = 0; c < channels; ++c)
-    for (int64_t j = 0; j < width; ++j) row[c * stride[1] + j * stride[3]] = in[j * pixel_stride + c];
+  for (int64_t j = 0; j < width; ++j)
+    for (int64_t c = 0; c < channels; ++c) row[c * stride[1] + j * stride[3]] = in[j * pixel_stride + c];
 }
 
 // Threads share `items` of `work` multiplications each; below kSerialWork in all, one thread does them.
@@ -216,8 +216,8 @@ class Padded {
     channels_ = channels;
     pad_h_ = pad_h;
     pad_w_ = pad_w;
-    data_.assign((frames + 1) * frame_, 0.0f);  // the last one stays zero: what TSM shifts in
     zeros_ = frames;
+    data_.assign((frames + 1) * frame_, 0.0f);  // the last one stays zero: what TSM shifts in
   }
   // Where the receptive field of output pixel (y, x) of a frame begins; frame -1 is all zeros.
   const float* window(int64_t frame, int64_t y, int64_t x = 0) const {
@@ -251,13 +251,13 @@ class Stack {
     for (const Layer& l : layers_) work += height_ * width_ * l.filter.out * l.filter.in * (l.filter.direct() ? 9 : 3);
     const int64_t n = call_.n_segment, clips = call_.size[0] / n, threads = torch::stable::get_num_threads();
     if (clips < 2 * threads) {  // few clips: the threads share each layer
-      Padded a, b;
-      clip(0, call_.size[0], a, b, [](int64_t items, int64_t each, const auto& f) { parallel(items, each, f); });
+      std::vector<Padded> inputs = buffers(call_.size[0]);
+      clip(0, call_.size[0], inputs, [](int64_t items, int64_t each, const auto& f) { parallel(items, each, f); });
     } else {  // many: each thread takes whole clips, one at a time, through all layers
       parallel(clips, n * work, [&](int64_t begin, int64_t end) {
-        Padded a, b;
+        std::vector<Padded> inputs = buffers(n);
         for (int64_t c = begin; c < end; ++c)
-          clip(c * n, n, a, b, [](int64_t items, int64_t, const auto& f) { f(0, items); });
+          clip(c * n, n, inputs, [](int64_t items, int64_t, const auto& f) { f(0, items); });
       });
     }
   }
@@ -267,34 +267,41 @@ class Stack {
   std::vector<Layer> layers_;
   int64_t pad_h_, pad_w_, height_, width_, tiles_y_, tiles_x_;
 
+  // Each layer's input. A clip after the first overwrites the pixels and finds the zeros around them as they were.
+  std::vector<Padded> buffers(int64_t frames) const {
+    std::vector<Padded> inputs(layers_.size());
+    for (size_t l = 0; l < layers_.size(); ++l) {
+      const Filter& f = layers_[l].filter;
+      const bool dense = l == 0 && f.direct();  // a layer's output has whole vectors of channels
+      inputs[l].reshape(frames, height_, width_, pad_h_, pad_w_, dense ? f.in : round_up(f.in, 16));
+    }
+    return inputs;
+  }
+
   // All layers of some frames. `each(items, work, f)` calls f(begin, end) over ranges that cover the items.
   template <class Each>
-  void clip(int64_t first_frame, int64_t frames, Padded& a, Padded& b, const Each& each) const {
+  void clip(int64_t first_frame, int64_t frames, std::vector<Padded>& inputs, const Each& each) const {
     const int64_t rows = frames * call_.size[2], channels = call_.size[1];
-    const bool direct = layers_[0].filter.direct();
-    a.reshape(frames, height_, width_, pad_h_, pad_w_, direct ? channels : round_up(channels, 16));
+    Padded& a = inputs[0];
     each(rows, call_.size[3] * channels, [&](int64_t begin, int64_t end) {
       for (int64_t item = begin; item < end; ++item) {
         const int64_t frame = item / call_.size[2], y = item % call_.size[2];
         read_row(call_.image, first_frame + frame, y, 0, channels, call_.size[3], a.pixel(frame, y), a.channels());
       }
     });
-    Padded *in = &a, *next = &b;
     for (size_t l = 0; l < layers_.size(); ++l) {
       const Filter& f = layers_[l].filter;
-      const bool final = l + 1 == layers_.size();
-      if (!final) next->reshape(frames, height_, width_, pad_h_, pad_w_, f.channels());
-      Padded* to = final ? nullptr : next;
+      const Padded& in = inputs[l];
+      Padded* next = l + 1 < layers_.size() ? &inputs[l + 1] : nullptr;
       const int64_t tiles = frames * tiles_y_ * tiles_x_, groups = (tiles + kTiles - 1) / kTiles;
       if (f.direct())
         each(frames * height_, width_ * f.out * f.in * 9, [&](int64_t begin, int64_t end) {
-          direct_rows(layers_[l], *in, to, first_frame, begin, end);
+          direct_rows(layers_[l], in, next, first_frame, begin, end);
         });
       else
         each(groups, tiles * f.out * f.in * 25 / groups, [&](int64_t begin, int64_t end) {
-          tile_groups(layers_[l], *in, to, first_frame, tiles, groups, begin, end);
+          tile_groups(layers_[l], in, next, first_frame, tiles, groups, begin, end);
         });
-      std::swap(in, next);
     }
   }
 
