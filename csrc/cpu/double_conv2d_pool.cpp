@@ -46,6 +46,13 @@ void pack_direct(const float* weight, int64_t out, int64_t in, float* packed) {
   }
 }
 
+void pack_winograd(const Tensor& w, float* packed) {
+  const int64_t out = w.size(0), in = w.size(1);
+  torch::stable::parallel_for(0, padded(out) / 16 * in, 64, [&](int64_t begin, int64_t end) {
+    BK_DISPATCH(pack_winograd, w.const_data_ptr<float>(), out, in, packed, begin, end);
+  });
+}
+
 Tensor pack_double_conv2d_pool(const Tensor& weight1, const Tensor& weight2) {
   const Tensor w1 = float_contiguous(weight1), w2 = float_contiguous(weight2);
   Tensor packed = empty1(packed_size(w1, true) + packed_size(w2, false), aoti_torch_dtype_float32());
@@ -53,8 +60,8 @@ Tensor pack_double_conv2d_pool(const Tensor& weight1, const Tensor& weight2) {
   if (w1.size(1) <= kDirect)
     pack_direct(w1.const_data_ptr<float>(), w1.size(0), w1.size(1), to);
   else
-    BK_DISPATCH(pack_winograd, w1.const_data_ptr<float>(), w1.size(0), w1.size(1), to);
-  BK_DISPATCH(pack_winograd, w2.const_data_ptr<float>(), w2.size(0), w2.size(1), to + packed_size(w1, true));
+    pack_winograd(w1, to);
+  pack_winograd(w2, to + packed_size(w1, true));
   return packed;
 }
 

@@ -58,40 +58,42 @@ BK_INLINE void output_transform(const V* m, int64_t step, V* y, int64_t y_step) 
   y[3 * y_step] = b + 8.f * e + m5;
 }
 
-// Transformed tiles: [36][vectors of channels][tiles][kLanes].
+// Transformed tiles in groups of up to kTiles: [group][vectors of channels][36][kTiles][kLanes]. The 36 parts of a tile
+// lie near each other (few pages) and an odd number of cache lines apart (in different sets).
 struct Transformed {
+  static constexpr int64_t kPart = (kTiles | 1) * kLanes, kVector = 36 * kPart;
   float* data;
-  int64_t tiles, vectors;
+  int64_t vectors;
 
-  // An odd number of cache lines between the 36 parts, so that they do not meet in the same sets.
-  int64_t part() const { return (tiles * vectors | 1) * kLanes; }
-  float* at(int64_t p, int64_t vector, int64_t tile) const { return data + p * part() + (vector * tiles + tile) * kLanes; }
+  float* at(int64_t group, int64_t vector) const { return data + (group * vectors + vector) * kVector; }
 };
 
-void transform_tile(const float* const* rows, int64_t pixel, const Transformed& to, int64_t tile) {
-  for (int64_t c = 0; c < to.vectors; ++c) {
+void transform_tile(const float* const* rows, int64_t pixel, int64_t vectors, float* to) {
+  for (int64_t c = 0; c < vectors; ++c, to += Transformed::kVector) {
     V t[36];
     for (int j = 0; j < 6; ++j) {
       V d[6];
       for (int i = 0; i < 6; ++i) d[i] = load(rows[i] + j * pixel + c * kLanes);
       input_transform(d, 1, t + j, 6);
     }
-    float* v = to.at(0, c, tile);
     for (int i = 0; i < 6; ++i) {
       V u[6];
       input_transform(t + 6 * i, 1, u, 1);
-      for (int j = 0; j < 6; ++j) store(v + (6 * i + j) * to.part(), u[j]);
+      for (int j = 0; j < 6; ++j) store(to + (6 * i + j) * Transformed::kPart, u[j]);
     }
   }
 }
 
 // T tiles times N vectors of output channels; `u` holds the filter of each vector.
 template <int T, int N>
-void product(const float* v, int64_t v_step, const float* const* u, float* m, int64_t m_step, int64_t channels) {
-  V sum[T][N] = {};
+void product(const float* v, const float* const* u, float* m, int64_t channels) {
+  V sum[T][N];
   const float* w[N];
-  for (int n = 0; n < N; ++n) w[n] = u[n];
-  for (; channels > 0; channels -= kLanes, v += v_step) {
+  for (int n = 0; n < N; ++n) {
+    w[n] = u[n];
+    for (int t = 0; t < T; ++t) sum[t][n] = V{};
+  }
+  for (; channels > 0; channels -= kLanes, v += Transformed::kVector) {
     const int64_t stop = lesser(channels, kLanes);
     for (int64_t k = 0; k < stop; ++k) {
       V f[N];
@@ -106,11 +108,11 @@ void product(const float* v, int64_t v_step, const float* const* u, float* m, in
     }
   }
   for (int n = 0; n < N; ++n) {
-    for (int t = 0; t < T; ++t) store(m + n * m_step + t * kLanes, sum[t][n]);
+    for (int t = 0; t < T; ++t) store(m + n * Transformed::kVector + t * kLanes, sum[t][n]);
   }
 }
 
-using Product = void (*)(const float*, int64_t, const float* const*, float*, int64_t, int64_t);
+using Product = void (*)(const float*, const float* const*, float*, int64_t);
 template <int N, int T>
 Product product_of(int64_t tiles) {
   if constexpr (T > 1) {
@@ -119,69 +121,125 @@ Product product_of(int64_t tiles) {
   return &product<T, N>;
 }
 
-// The 36 matrix products of a block of tiles.
-void multiply(const Transformed& v, const Layer& layer, const Transformed& m) {
-  const int64_t groups = ceil_div(v.tiles, kTiles), blocks = ceil_div(layer.out, 16);
+// Tiles that go through the transforms together, in groups as even as possible.
+struct Tiles {
+  int64_t count, groups;
+
+  explicit Tiles(int64_t n) : count(n), groups(ceil_div(n, kTiles)) {}
+  int64_t first(int64_t group) const { return count * group / groups; }
+  int64_t size(int64_t group) const { return first(group + 1) - first(group); }
+};
+
+// The 36 matrix products.
+void multiply(const Tiles& tiles, const Transformed& v, const Layer& layer, const Transformed& m) {
+  const int64_t blocks = ceil_div(layer.out, 16);
   for (int64_t p = 0; p < 36; ++p) {
-    for (int64_t n = 0; n < m.vectors;) {
-      const int64_t some = lesser(2, m.vectors - n);
+    for (int64_t n = 0; n < m.vectors; n += 2) {
+      const bool pair = n + 1 < m.vectors;
       const float* u[2];
-      for (int64_t i = 0; i < some; ++i) {
+      for (int64_t i = 0; i < 1 + pair; ++i) {
         const int64_t channel = (n + i) * kLanes;
         u[i] = layer.filter + ((p * blocks + channel / 16) * layer.in) * 16 + channel % 16;
       }
-      for (int64_t g = 0; g < groups; ++g) {
-        const int64_t first = v.tiles * g / groups, count = v.tiles * (g + 1) / groups - first;
-        const Product product = some == 2 ? product_of<2, kTiles>(count) : product_of<1, kTiles>(count);
-        product(v.at(p, 0, first), v.tiles * kLanes, u, m.at(p, n, first), m.tiles * kLanes, layer.in);
+      for (int64_t g = 0; g < tiles.groups; ++g) {
+        const Product product = pair ? product_of<2, kTiles>(tiles.size(g)) : product_of<1, kTiles>(tiles.size(g));
+        product(v.at(g, 0) + p * Transformed::kPart, u, m.at(g, n) + p * Transformed::kPart, layer.in);
       }
-      n += some;
     }
   }
 }
 
-// Transforms back, adds the bias, applies ReLU; the first `height` x `width` pixels of the tile, zeros in the rest.
-void untransform_tile(const Transformed& from, int64_t tile, const float* bias, float* const* rows, int64_t pixel,
-                      int64_t height, int64_t width) {
-  for (int64_t c = 0; c < from.vectors; ++c) {
-    V t[24];
-    const float* m = from.at(0, c, tile);
-    for (int j = 0; j < 6; ++j) {
-      V d[6];
-      for (int i = 0; i < 6; ++i) d[i] = load(m + (6 * i + j) * from.part());
-      output_transform(d, 1, t + j, 6);
-    }
-    const V b = load(bias + c * kLanes);
-    for (int i = 0; i < 4; ++i) {
-      V y[4];
-      output_transform(t + 6 * i, 1, y, 1);
-      for (int j = 0; j < 4; ++j) {
-        store(rows[i] + j * pixel + c * kLanes, i < height && j < width ? relu(y[j] + b) : V{});
+// Transforms back, adds the bias, applies ReLU.
+BK_INLINE void untransform(const float* from, const float* bias, V* y) {
+  V t[24];
+  for (int j = 0; j < 6; ++j) {
+    V d[6];
+    for (int i = 0; i < 6; ++i) d[i] = load(from + (6 * i + j) * Transformed::kPart);
+    output_transform(d, 1, t + j, 6);
+  }
+  const V b = load(bias);
+  for (int i = 0; i < 4; ++i) {
+    output_transform(t + 6 * i, 1, y + 4 * i, 1);
+    for (int j = 0; j < 4; ++j) y[4 * i + j] = relu(y[4 * i + j] + b);
+  }
+}
+
+// Where the first convolution puts its tiles: rows, zero beyond the image.
+struct ToRows {
+  Rows rows;
+  int64_t height, width;
+
+  void operator()(const float* from, int64_t vectors, const float* bias, int64_t y, int64_t x) const {
+    float* to[4];
+    for (int i = 0; i < 4; ++i) to[i] = rows.at(y + i, x);
+    for (int64_t c = 0; c < vectors; ++c, from += Transformed::kVector) {
+      V v[16];
+      untransform(from, bias + c * kLanes, v);
+      for (int i = 0; i < 16; ++i) {
+        const bool inside = y + i / 4 < height && x + i % 4 < width;
+        store(to[i / 4] + i % 4 * rows.pixel + c * kLanes, inside ? v[i] : V{});
       }
     }
   }
-}
+};
+
+// Where the second puts them: added to the means of pooled rows [first, last). The cells of kCell x kCell outputs of a
+// tile, kCell = gcd(4, pool), each belong to one mean.
+template <int kCell>
+struct ToMeans {
+  Rows means;
+  int64_t pool, first, last, width;
+
+  void operator()(const float* from, int64_t vectors, const float* bias, int64_t y, int64_t x) const {
+    constexpr int kSide = 4 / kCell;
+    float* to[kSide][kSide];
+    for (int i = 0; i < kSide; ++i) {
+      const int64_t row = (y + i * kCell) / pool;
+      for (int j = 0; j < kSide; ++j) {
+        const int64_t column = (x + j * kCell) / pool;
+        to[i][j] = row >= first && row < last && column < width ? means.at(row, column) : nullptr;
+      }
+    }
+    const float scale = 1.f / (static_cast<float>(pool) * static_cast<float>(pool));
+    for (int64_t c = 0; c < vectors; ++c, from += Transformed::kVector) {
+      V v[16];
+      untransform(from, bias + c * kLanes, v);
+      for (int i = 0; i < kSide; ++i) {
+        for (int j = 0; j < kSide; ++j) {
+          if (to[i][j] == nullptr) continue;
+          V sum = V{};
+          for (int k = 0; k < kCell * kCell; ++k) sum += v[(i * kCell + k / kCell) * 4 + j * kCell + k % kCell];
+          float* mean = to[i][j] + c * kLanes;
+          store(mean, load(mean) + sum * scale);
+        }
+      }
+    }
+  }
+};
 
 // Tile rows [first, last) of a convolution with ReLU.
-void winograd(const Layer& layer, const Rows& from, const Rows& to, int64_t first, int64_t last, int64_t height,
-              int64_t width, float* v_space, float* m_space) {
+template <class To>
+void winograd(const Layer& layer, const Rows& from, const To& to, int64_t first, int64_t last, int64_t width,
+              float* v_space, float* m_space) {
   const int64_t columns = ceil_div(width, 4), all = (last - first) * columns, blocks = ceil_div(all, kStep);
+  const Transformed v{v_space, ceil_div(layer.in, kLanes)}, m{m_space, ceil_div(layer.out, 16) * (16 / kLanes)};
   for (int64_t b = 0; b < blocks; ++b) {
-    const int64_t begin = all * b / blocks, end = all * (b + 1) / blocks;
-    const Transformed v{v_space, end - begin, ceil_div(layer.in, kLanes)};
-    const Transformed m{m_space, end - begin, ceil_div(layer.out, 16) * (16 / kLanes)};
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t y = (first + i / columns) * 4, x = i % columns * 4;
-      const float* rows[6];
-      for (int r = 0; r < 6; ++r) rows[r] = from.at(y + r - 1, x - 1);
-      transform_tile(rows, from.pixel, v, i - begin);
+    const int64_t begin = all * b / blocks;
+    const Tiles tiles(all * (b + 1) / blocks - begin);
+    for (int64_t g = 0; g < tiles.groups; ++g) {
+      for (int64_t i = 0; i < tiles.size(g); ++i) {
+        const int64_t tile = begin + tiles.first(g) + i, y = (first + tile / columns) * 4, x = tile % columns * 4;
+        const float* rows[6];
+        for (int r = 0; r < 6; ++r) rows[r] = from.at(y + r - 1, x - 1);
+        transform_tile(rows, from.pixel, v.vectors, v.at(g, 0) + i * kLanes);
+      }
     }
-    multiply(v, layer, m);
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t y = (first + i / columns) * 4, x = i % columns * 4;
-      float* rows[4];
-      for (int r = 0; r < 4; ++r) rows[r] = to.at(y + r, x);
-      untransform_tile(m, i - begin, layer.bias, rows, to.pixel, height - y, width - x);
+    multiply(tiles, v, layer, m);
+    for (int64_t g = 0; g < tiles.groups; ++g) {
+      for (int64_t i = 0; i < tiles.size(g); ++i) {
+        const int64_t tile = begin + tiles.first(g) + i;
+        to(m.at(g, 0) + i * kLanes, m.vectors, layer.bias, (first + tile / columns) * 4, tile % columns * 4);
+      }
     }
   }
 }
@@ -200,15 +258,16 @@ BK_INLINE void direct_pixels(const float* const* rows, const float* u, int64_t u
     for (int k = 0; k < 3 * C; ++k, u += 16) {
       V f[N];
       for (int n = 0; n < N; ++n) f[n] = load(u + n * u_step);
+      const float* row = rows[i] + k;
+      __asm__("" : "+r"(row));  // else GCC carries values from k to k + C, in registers it does not have
       for (int t = 0; t < kTiles; ++t) {
-        const V s = splat(rows[i][t * C + k]);
+        const V s = splat(row[t * C]);
         for (int n = 0; n < N; ++n) sum[t][n] += s * f[n];
       }
     }
   }
   for (int t = 0; t < kTiles; ++t) {
-    if (t >= valid) break;
-    for (int n = 0; n < N; ++n) store(to + t * pixel + n * kLanes, relu(sum[t][n]));
+    for (int n = 0; n < N && t < valid; ++n) store(to + t * pixel + n * kLanes, relu(sum[t][n]));
   }
 }
 
@@ -267,58 +326,50 @@ BK_INLINE void pixels_to_planes(const float* pixels, int64_t pixel, int64_t chan
   }
 }
 
-// Row r of an image into the workspace, zeros outside.
-void stage(const DoubleConv2dPool& a, const float* image, const Rows& to, int64_t r) {
-  to.zero(r);
-  if (r < 0 || r >= a.height) return;
-  const float* from = image + r * a.x_stride[2];
-  const int64_t sc = a.x_stride[1], sw = a.x_stride[3];
-  int64_t x = 0;
-  if (sc == 1) {
-    for (; x < a.width; ++x) __builtin_memcpy(to.at(r, x), from + x * sw, a.in * sizeof(float));
-  } else if (sw == 1 && to.pixel % kLanes == 0) {
-    for (; x + kLanes <= a.width; x += kLanes) {
-      for (int64_t c = 0; c < a.in; c += kLanes)
-        planes_to_pixels(from + c * sc + x, sc, a.in - c, to.at(r, x) + c, to.pixel);
+// Rows [first, last) of an image into the workspace, zeros outside.
+void stage(const DoubleConv2dPool& a, const float* image, const Rows& to, int64_t first, int64_t last) {
+  for (int64_t r = first; r < last; ++r) to.zero(r);
+  first = greater(first, 0);
+  last = lesser(last, a.height);
+  const int64_t sc = a.x_stride[1], sh = a.x_stride[2], sw = a.x_stride[3];
+  if (sc == 1 && sw == to.pixel && a.in == to.pixel) {
+    for (int64_t r = first; r < last; ++r) __builtin_memcpy(to.at(r, 0), image + r * sh, a.width * sw * sizeof(float));
+  } else if (sw == 1 && to.pixel % kLanes == 0 && a.width >= kLanes) {
+    for (int64_t c = 0; c < a.in; c += kLanes) {
+      for (int64_t r = first; r < last; ++r) {
+        for (int64_t next = 0; next < a.width; next += kLanes) {
+          const int64_t x = lesser(next, a.width - kLanes);
+          planes_to_pixels(image + r * sh + c * sc + x, sc, a.in - c, to.at(r, x) + c, to.pixel);
+        }
+      }
     }
-  }
-  for (; x < a.width; ++x) {
-    float* pixel = to.at(r, x);
-    for (int64_t c = 0; c < a.in; ++c) pixel[c] = from[c * sc + x * sw];
-  }
-}
-
-// Adds row y of the second convolution to the sums of its pooled row.
-void add_row(const DoubleConv2dPool& a, const Rows& rows, int64_t y, float* sums) {
-  const int64_t width = a.width / a.pool;
-  const bool first = y % a.pool == 0;
-  for (int64_t x = 0; x < width; ++x) {
-    const float* from = rows.at(y, x * a.pool);
-    for (int64_t c = 0; c < rows.pixel; c += kLanes) {
-      V sum = load(from + c);
-      for (int64_t i = 1; i < a.pool; ++i) sum += load(from + i * rows.pixel + c);
-      float* to = sums + x * rows.pixel + c;
-      store(to, first ? sum : load(to) + sum);
+  } else {
+    for (int64_t r = first; r < last; ++r) {
+      const float* from = image + r * sh;
+      float* pixel = to.at(r, 0);
+      for (int64_t x = 0; x < a.width; ++x, from += sw, pixel += to.pixel) {
+        for (int64_t c = 0; c < a.in; ++c) pixel[c] = from[c * sc];
+      }
     }
   }
 }
 
 // A pooled row to the output.
-void emit(const DoubleConv2dPool& a, float* sums, int64_t pixel, float* to) {
+void emit(const DoubleConv2dPool& a, const float* means, int64_t pixel, float* to) {
   const int64_t width = a.width / a.pool, sc = a.y_stride[1], sw = a.y_stride[3];
-  const float scale = 1.f / (static_cast<float>(a.pool) * static_cast<float>(a.pool));
-  for (int64_t i = 0; i < width * pixel; i += kLanes) store(sums + i, load(sums + i) * scale);
-  int64_t x = 0;
-  if (sc == 1) {
-    for (; x < width; ++x) __builtin_memcpy(to + x * sw, sums + x * pixel, a.out * sizeof(float));
-  } else if (sw == 1) {
-    for (; x + kLanes <= width; x += kLanes) {
-      for (int64_t c = 0; c < a.out; c += kLanes)
-        pixels_to_planes(sums + x * pixel + c, pixel, a.out - c, to + c * sc + x, sc);
+  if (sc == 1 && a.out == pixel) {
+    __builtin_memcpy(to, means, width * pixel * sizeof(float));
+  } else if (sw == 1 && width >= kLanes) {
+    for (int64_t c = 0; c < a.out; c += kLanes) {
+      for (int64_t next = 0; next < width; next += kLanes) {
+        const int64_t x = lesser(next, width - kLanes);
+        pixels_to_planes(means + x * pixel + c, pixel, a.out - c, to + c * sc + x, sc);
+      }
     }
-  }
-  for (; x < width; ++x) {
-    for (int64_t c = 0; c < a.out; ++c) to[c * sc + x * sw] = sums[x * pixel + c];
+  } else {
+    for (int64_t x = 0; x < width; ++x) {
+      for (int64_t c = 0; c < a.out; ++c) to[c * sc + x * sw] = means[x * pixel + c];
+    }
   }
 }
 
@@ -326,8 +377,8 @@ void emit(const DoubleConv2dPool& a, float* sums, int64_t pixel, float* to) {
 
 struct Workspace {
   int64_t step;  // tile rows that go through together
-  Rows x, mid, y;
-  float *sums, *v, *m;
+  Rows x, mid, means;
+  float *v, *m;
   int64_t size;  // floats of it all
 
   Workspace(const DoubleConv2dPool& a, float* base) : size(0) {
@@ -348,18 +399,21 @@ struct Workspace {
     else
       x = ring(4 * step + 4, 4 * columns + 2, ceil_div(a.in, 16) * 16, 1);
     mid = ring(4 * step + 8, 4 * columns + 2, mid_pixel, 1);
-    y = ring(4 * step, 4 * columns, y_pixel, 0);
-    sums = take(a.width / a.pool * y_pixel);
-    const int64_t tiles = lesser(kStep, step * columns);
-    v = take(36 * (tiles * greater(x.pixel, mid_pixel) + 16));
-    m = take(36 * (tiles * greater(mid_pixel, y_pixel) + 16));
+    means = ring(4 * step / a.pool + 2, a.width / a.pool, y_pixel, 0);
+    const int64_t group = Transformed::kVector * Tiles(lesser(kStep, step * columns)).groups / kLanes;
+    v = take(group * greater(x.pixel, mid_pixel));
+    m = take(group * greater(mid_pixel, y_pixel));
   }
 };
 
+template <int kCell>
 void image_rows(const DoubleConv2dPool& a, const Workspace& w, int64_t image, int64_t begin, int64_t end) {
   const Layer one{a.filter1, a.bias1, a.in, a.mid}, two{a.filter2, a.bias2, a.mid, a.out};
+  const ToRows to_mid{w.mid, a.height, a.width};
+  const ToMeans<kCell> to_means{w.means, a.pool, begin, end, a.width / a.pool};
   const float* x = a.x + image * a.x_stride[0];
   float* y = a.y + image * a.y_stride[0];
+  for (int64_t r = 0; r < w.means.count; ++r) w.means.zero(r);
   const int64_t rows = ceil_div(a.height, 4), last = ceil_div(end * a.pool, 4);
   int64_t t = begin * a.pool / 4, mid_next = t - 1, x_next = greater(4 * mid_next, 0) - 1;
   while (t < last) {
@@ -372,18 +426,19 @@ void image_rows(const DoubleConv2dPool& a, const Workspace& w, int64_t image, in
         }
       } else {
         mid_stop = lesser(lesser(mid_next + w.step, stop + 1), rows);
-        for (; x_next <= 4 * mid_stop; ++x_next) stage(a, x, w.x, x_next);
+        stage(a, x, w.x, x_next, 4 * mid_stop + 1);
+        x_next = 4 * mid_stop + 1;
         if (a.in <= kDirect)
           direct(one, w.x, w.mid, mid_next, mid_stop, a.height, a.width);
         else
-          winograd(one, w.x, w.mid, mid_next, mid_stop, a.height, a.width, w.v, w.m);
+          winograd(one, w.x, to_mid, mid_next, mid_stop, a.width, w.v, w.m);
       }
       mid_next = mid_stop;
     }
-    winograd(two, w.mid, w.y, t, stop, a.height, a.width, w.v, w.m);
-    for (int64_t r = greater(4 * t, begin * a.pool); r < lesser(4 * stop, end * a.pool); ++r) {
-      add_row(a, w.y, r, w.sums);
-      if ((r + 1) % a.pool == 0) emit(a, w.sums, w.y.pixel, y + r / a.pool * a.y_stride[2]);
+    winograd(two, w.mid, to_means, t, stop, a.width, w.v, w.m);
+    for (; begin < end && (begin + 1) * a.pool <= 4 * stop; ++begin) {
+      emit(a, w.means.row(begin), w.means.pixel, y + begin * a.y_stride[2]);
+      w.means.zero(begin);
     }
     t = stop;
   }
@@ -404,34 +459,37 @@ void block_rows(const DoubleConv2dPool& a, float* space, int64_t begin, int64_t 
   const int64_t height = a.height / a.pool;
   while (begin < end) {
     const int64_t image = begin / height, row = begin % height, rows = lesser(height - row, end - begin);
-    image_rows(a, w, image, row, row + rows);
+    if (a.pool % 4 == 0)
+      image_rows<4>(a, w, image, row, row + rows);
+    else if (a.pool % 2 == 0)
+      image_rows<2>(a, w, image, row, row + rows);
+    else
+      image_rows<1>(a, w, image, row, row + rows);
     begin += rows;
   }
 }
 
-// Filters (out, in, 3, 3), contiguous, to [36][ceil(out / 16)][in][16] in the Winograd domain, zero beyond `out`.
-void pack_winograd(const float* weight, int64_t out, int64_t in, float* packed) {
+// Filters (out, in, 3, 3), contiguous, to [36][ceil(out / 16)][in][16] in the Winograd domain, zero beyond `out`: the
+// inputs [begin, end), counted through all blocks of 16 outputs.
+void pack_winograd(const float* weight, int64_t out, int64_t in, float* packed, int64_t begin, int64_t end) {
   static const double g[6][3] = {{1. / 4, 0, 0},           {-1. / 6, -1. / 6, -1. / 6}, {-1. / 6, 1. / 6, -1. / 6},
                                  {1. / 24, 1. / 12, 1. / 6}, {1. / 24, -1. / 12, 1. / 6}, {0, 0, 1}};
   const int64_t blocks = ceil_div(out, 16);
-  for (int64_t block = 0; block < blocks; ++block) {
-    for (int64_t c = 0; c < in; ++c) {
-      double w[9][16] = {}, t[18][16];
-      for (int64_t o = 0; o < lesser(16, out - 16 * block); ++o) {
-        for (int k = 0; k < 9; ++k) w[k][o] = weight[((16 * block + o) * in + c) * 9 + k];
+  for (int64_t u = begin; u < end; ++u) {
+    const int64_t first = u / in * 16, c = u % in;
+    double w[9][16] = {}, t[18][16];
+    for (int64_t o = 0; o < lesser(16, out - first); ++o) {
+      for (int k = 0; k < 9; ++k) w[k][o] = weight[((first + o) * in + c) * 9 + k];
+    }
+    for (int i = 0; i < 6; ++i) {
+      for (int k = 0; k < 3; ++k) {
+        for (int o = 0; o < 16; ++o) t[3 * i + k][o] = g[i][0] * w[k][o] + g[i][1] * w[3 + k][o] + g[i][2] * w[6 + k][o];
       }
-      for (int i = 0; i < 6; ++i) {
-        for (int k = 0; k < 3; ++k) {
-          for (int o = 0; o < 16; ++o) t[3 * i + k][o] = g[i][0] * w[k][o] + g[i][1] * w[3 + k][o] + g[i][2] * w[6 + k][o];
-        }
-      }
-      for (int i = 0; i < 6; ++i) {
-        for (int j = 0; j < 6; ++j) {
-          float* u = packed + (((6 * i + j) * blocks + block) * in + c) * 16;
-          const double(*r)[16] = t + 3 * i;
-          for (int o = 0; o < 16; ++o) u[o] = static_cast<float>(r[0][o] * g[j][0] + r[1][o] * g[j][1] + r[2][o] * g[j][2]);
-        }
-      }
+    }
+    for (int p = 0; p < 36; ++p) {
+      float* to = packed + (p * blocks * in + u) * 16;
+      const double(*r)[16] = t + p / 6 * 3, *f = g[p % 6];
+      for (int o = 0; o < 16; ++o) to[o] = static_cast<float>(r[0][o] * f[0] + r[1][o] * f[1] + r[2][o] * f[2]);
     }
   }
 }
