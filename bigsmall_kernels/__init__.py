@@ -1,4 +1,4 @@
-"""Fused kernels for temporal-shift networks on face video: the wrapping temporal shift, its convolutions, the normalisers."""
+"""Fused kernels for temporal-shift networks on face video: the shift, its convolutions, the normalisers."""
 
 from . import nn
 from ._library import info, use_backend

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+OptionalTensor = Tensor | None
 FLOATING = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
@@ -59,14 +62,16 @@ def weight_and_bias(names: tuple[str, str], weight: Tensor, bias: Tensor | None,
         same_kind(names[1], bias, x)
 
 
-def autocast(x: Tensor, *others: Tensor | None) -> tuple[Tensor | None, ...]:
+def autocast(x: Tensor, *others: OptionalTensor) -> tuple[Tensor, list[Any]]:
     """The tensors in autocast's dtype where it is on; float64 stays as autocast leaves it."""
     if not torch.is_autocast_enabled(x.device.type):
-        return x, *others
+        return x, list(others)
     dtype = torch.get_autocast_dtype(x.device.type)
-    return tuple(
-        t if t is None or not t.is_floating_point() or t.dtype == torch.float64 else t.to(dtype) for t in (x, *others)
-    )
+
+    def cast(t: OptionalTensor) -> Any:
+        return t if t is None or not t.is_floating_point() or t.dtype == torch.float64 else t.to(dtype)
+
+    return cast(x), [cast(t) for t in others]
 
 
 def shift(n_segment: int, fold_div: int) -> None:

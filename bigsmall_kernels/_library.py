@@ -71,8 +71,8 @@ def _conv_size(size: Any, kernel: Any, stride: Any, padding: Any, dilation: Any)
     return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
 
 
-def _conv_fake(x: Tensor, weight: Tensor, bias: Any, n: int, f: int, wrap: bool, stride: Any, padding: Any, dilation: Any,
-               groups: Any, activation: str, packed: Tensor | None = None) -> Tensor:  # fmt: skip
+def _conv_fake(x: Tensor, weight: Tensor, bias: Any, n: int, f: int, wrap: bool, stride: Any, padding: Any,
+               dilation: Any, groups: Any, activation: str, packed: Tensor | None = None) -> Tensor:  # fmt: skip
     image = (_conv_size(x.shape[i + 2], weight.shape[i + 2], stride[i], padding[i], dilation[i]) for i in range(2))
     return _like(x, (x.shape[0], weight.shape[0], *image))
 
@@ -87,12 +87,16 @@ def _conv_backward_fake(grad: Tensor, y: Tensor, x: Tensor, weight: Tensor, has_
     return _like(x, x.shape) if mask[0] else x.new_empty(0), gw, gb
 
 
-def _stack_backward_fake(grad: Tensor, x: Tensor, weights: list[Tensor], biases: list[Tensor], *args: Any) -> list[Tensor]:
+def _stack_backward_fake(
+    grad: Tensor, x: Tensor, weights: list[Tensor], biases: list[Tensor], *args: Any
+) -> list[Tensor]:
     gx = _like(x, x.shape) if args[-1] else x.new_empty(0)
     return [gx, *(w.new_empty(tuple(w.shape)) for w in weights), *(b.new_empty(tuple(b.shape)) for b in biases)]
 
 
-def _block_backward_fake(grad: Tensor, x: Tensor, w1: Tensor, b1: Any, w2: Tensor, b2: Any, pool: int, mask: Any) -> Any:
+def _block_backward_fake(
+    grad: Tensor, x: Tensor, w1: Tensor, b1: Any, w2: Tensor, b2: Any, pool: int, mask: Any
+) -> Any:
     gx = _like(x, x.shape) if mask[0] else x.new_empty(0)
     shapes = (tuple(w1.shape), (w1.shape[0],), tuple(w2.shape), (w2.shape[0],))
     return gx, *_grads(mask[1:], w1, *shapes)
@@ -169,7 +173,9 @@ def _differentiate_reference(op: str) -> None:
             grads = torch.autograd.grad([y for y, _ in pairs], leaves, [g for _, g in pairs], allow_unused=True)
         found = iter(grads)
         inputs = pytree.tree_unflatten([next(found) if tensor else None for tensor, _ in ctx.flat], ctx.spec)
-        return tuple(g if isinstance(g, Tensor) or is_list else None for g, is_list in zip(inputs, ctx.lists, strict=True))
+        return tuple(
+            g if isinstance(g, Tensor) or is_list else None for g, is_list in zip(inputs, ctx.lists, strict=True)
+        )
 
     register_autograd(op, backward, setup_context)
 
@@ -186,7 +192,10 @@ def _load() -> tuple[Any, str]:
     """(the extension module or None, one sentence on what was loaded or why not)."""
     record = pathlib.Path(__file__).with_name("_build.json")
     if not record.exists():
-        return None, "no compiled library was built (no C++ compiler at install time); the PyTorch reference runs instead"
+        return (
+            None,
+            "no compiled library was built (no C++ compiler at install time); the PyTorch reference runs instead",
+        )
     built = json.loads(record.read_text())
     try:
         module = importlib.import_module(f"{__package__}._C")
@@ -213,7 +222,7 @@ _backend: str | None = None  # a plain global, which torch.compile guards on
 def use_backend(name: str) -> Iterator[None]:
     """Run every public function inside, in every thread, on one backend: "reference", "cpp", "triton" or "cuda".
 
-    Raises ValueError for an unknown name, and RuntimeError inside where an op has no kernel of that backend for a tensor.
+    Raises ValueError for an unknown name, and RuntimeError inside where an op has no such kernel for a tensor.
     """
     global _backend
     if name not in BACKENDS:
@@ -258,8 +267,8 @@ def call(op: str, *args: Any) -> Any:
 def info() -> dict[str, Any]:
     """What was built, what is loaded, and which kernel each op runs on each device.
 
-    Returns a dictionary: `version`, `torch`, `library` (loaded or not, and a sentence), `isa` (the instruction set the CPU
-    kernels run on, None without a library), `threads`, and `kernels`: op -> device -> "cpp", "cuda", "triton" or "reference".
+    Returns a dictionary: `version`, `torch`, `library` (loaded or not, and a sentence), `isa` (the instruction set the
+    CPU kernels run on, None without a library), `threads`, and `kernels`: op -> device -> "cpp", "cuda" or "reference".
     """
     from ._version import __version__
 

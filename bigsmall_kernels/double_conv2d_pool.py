@@ -43,7 +43,7 @@ def double_conv2d_pool(
     _check.positive("pool", pool)
     if x.shape[2] < pool or x.shape[3] < pool:
         raise ValueError(f"pool must be at most x's height and width {tuple(x.shape[2:])}, got {pool}")
-    x, weight1, bias1, weight2, bias2 = _check.autocast(x, weight1, bias1, weight2, bias2)
+    x, (weight1, bias1, weight2, bias2) = _check.autocast(x, weight1, bias1, weight2, bias2)
     _check.weight_and_bias(("weight1", "bias1"), weight1, bias1, x, x.shape[1])
     _check.three_by_three("weight1", weight1)
     _check.weight_and_bias(("weight2", "bias2"), weight2, bias2, x, weight1.shape[0])

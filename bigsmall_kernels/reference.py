@@ -6,11 +6,18 @@ and strides, and is differentiable by autograd where the op is. `*_backward` fun
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ACTIVATIONS = {"none": lambda x: x, "relu": torch.relu, "tanh": torch.tanh, "elu": F.elu}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda x: x,
+    "relu": torch.relu,
+    "tanh": torch.tanh,
+    "elu": F.elu,
+}
 
 
 def memory_format(x: Tensor) -> torch.memory_format:
@@ -39,7 +46,7 @@ def _shift(x: Tensor, n_segment: int, fold_div: int, wrap: bool, direction: int)
 
 
 def wtsm(x: Tensor, n_segment: int, fold_div: int, wrap: bool) -> Tensor:
-    """FACTS 1.2: channels [0, f) from the next frame, [f, 2f) from the previous, the rest as they are; f = C // fold_div."""
+    """FACTS 1.2: with f = C // fold_div, channels [0, f) from the next frame, [f, 2f) from the previous."""
     return _shift(x, n_segment, fold_div, wrap, 1)
 
 
@@ -188,7 +195,7 @@ def wtsm_conv2d_stack(
     activation: str,
     packed: Tensor | None = None,
 ) -> Tensor:
-    """A chain of `wtsm_conv2d` layers: 3x3, stride 1, padding 1, the activation after each (FACTS 1.1, Small branch)."""
+    """A chain of `wtsm_conv2d` layers: 3x3, stride 1, padding 1, activated (FACTS 1.1, Small branch)."""
     for weight, bias in zip(weights, biases, strict=True):
         x = wtsm_conv2d(x, weight, bias, n_segment, fold_div, wrap, [1, 1], [1, 1], [1, 1], 1, activation)
     return x
@@ -361,7 +368,9 @@ def diff_normalize_backward(grad: Tensor, frames: Tensor, eps: float, std: float
 def area_weights(start: Tensor, length: Tensor, size: int, extent: int) -> Tensor:
     """(B,) starts and lengths in pixels -> (B, size, extent): the share of each source pixel in each target's mean."""
     base = start.floor()[:, None]  # the same bits wherever a box stands: positions count from its first pixel
-    edges = start[:, None] - base + length[:, None] * torch.arange(size + 1, device=base.device, dtype=base.dtype) / size
+    edges = (
+        start[:, None] - base + length[:, None] * torch.arange(size + 1, device=base.device, dtype=base.dtype) / size
+    )
     left, right = edges[:, :-1, None], edges[:, 1:, None]
     pixel = (torch.arange(extent, device=base.device, dtype=base.dtype) - base)[:, None]
     overlap = (torch.minimum(right, pixel + 1) - torch.maximum(left, pixel)).clamp_min(0)
@@ -369,7 +378,7 @@ def area_weights(start: Tensor, length: Tensor, size: int, extent: int) -> Tenso
 
 
 def resize_area(frames: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """(T, H, W, 3) -> (T, 3, size, size) float64: the exact means over the target pixels' areas of the box x, y, w, h."""
+    """(T, H, W, 3) -> (T, 3, size, size) float64: the exact means over the target pixels' areas of the box."""
     x, y, w, h = boxes.double().unbind(1)
     rows = area_weights(y, h, size, frames.shape[1])
     columns = area_weights(x, w, size, frames.shape[2])

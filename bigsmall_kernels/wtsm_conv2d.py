@@ -11,7 +11,7 @@ from . import _check
 from ._library import call, given, ops, register_autograd
 from .reference import ACTIVATIONS
 
-Pair = int | tuple[int, int]
+Pair = int | tuple[int, ...]
 
 
 def _pair(name: str, value: Pair, least: int) -> list[int]:
@@ -62,7 +62,7 @@ def wtsm_conv2d(
     _check.frames_nchw(x, n_segment)
     _check.positive("groups", groups)
     _check.one_of("activation", activation, tuple(ACTIVATIONS))
-    x, weight, bias = _check.autocast(x, weight, bias)
+    x, (weight, bias) = _check.autocast(x, weight, bias)
     if x.shape[1] % groups:
         raise ValueError(f"groups must divide x's {x.shape[1]} channels, got {groups}")
     _check.weight_and_bias(("weight", "bias"), weight, bias, x, x.shape[1] // groups)
@@ -85,7 +85,19 @@ def wtsm_conv2d(
         if room < kernel:
             raise ValueError(f"weight reaches over {kernel} pixels, more than x's padded {name} of {room}")
     result: Tensor = call(
-        "wtsm_conv2d", x, weight, bias, n_segment, fold_div, wrap, strides, paddings, dilations, groups, activation, packed
+        "wtsm_conv2d",
+        x,
+        weight,
+        bias,
+        n_segment,
+        fold_div,
+        wrap,
+        strides,
+        paddings,
+        dilations,
+        groups,
+        activation,
+        packed,
     )
     return result
 
@@ -124,7 +136,7 @@ def wtsm_conv2d_stack(
     _check.one_of("activation", activation, tuple(ACTIVATIONS))
     if not len(weights) or len(weights) != len(biases):
         raise ValueError(f"weights and biases must be one each a layer, got {len(weights)} and {len(biases)}")
-    x, *parameters = _check.autocast(x, *weights, *biases)
+    x, parameters = _check.autocast(x, *weights, *biases)
     weights, biases = parameters[: len(weights)], parameters[len(weights) :]
     channels = x.shape[1]
     for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):

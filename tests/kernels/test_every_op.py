@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,7 @@ CONV = ([1, 1], [1, 1], [1, 1], 1)
 
 
 def conv_parameters(*channels: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
-    pairs = zip(channels[:-1], channels[1:], strict=True)
+    pairs = itertools.pairwise(channels)
     return [t for a, b in pairs for t in (torch.randn(b, a, 3, 3, dtype=dtype) / 4, torch.randn(b, dtype=dtype))]
 
 
@@ -89,15 +90,20 @@ def test_gradients_only_where_asked(name: str) -> None:
 RAW: dict[str, Callable[[], tuple[Any, ...]]] = {
     "wtsm": lambda: (torch.randn(6, 4, 2, 3), 3, 3, True),
     "wtsm_backward": lambda: (torch.randn(6, 4, 2, 3), 3, 3, False),
-    "wtsm_conv2d": lambda: (torch.randn(6, 4, 3, 3), *conv_parameters(4, 2, dtype=torch.float32), 3, 3, True, *CONV, "relu", None),
+    "wtsm_conv2d": lambda: (
+        torch.randn(6, 4, 3, 3), *conv_parameters(4, 2, dtype=torch.float32), 3, 3, True, *CONV, "relu", None,
+    ),
     "wtsm_conv2d_backward": lambda: (
         torch.randn(6, 2, 3, 3), torch.randn(6, 2, 3, 3), torch.randn(6, 4, 3, 3), torch.randn(2, 4, 3, 3), True,
         3, 3, True, *CONV, "tanh", [True, True, False],
     ),
     "pack_wtsm_conv2d": lambda: (torch.randn(5, 4, 3, 3),),
-    "wtsm_conv2d_stack": lambda: (torch.randn(3, 3, 4, 4), [torch.randn(4, 3, 3, 3)], [torch.randn(4)], 3, 3, True, "relu", None),
+    "wtsm_conv2d_stack": lambda: (
+        torch.randn(3, 3, 4, 4), [torch.randn(4, 3, 3, 3)], [torch.randn(4)], 3, 3, True, "relu", None,
+    ),
     "wtsm_conv2d_stack_backward": lambda: (
-        torch.randn(3, 4, 4, 4), torch.randn(3, 3, 4, 4), [torch.randn(4, 3, 3, 3)], [torch.randn(4)], 3, 3, True, "relu", True,
+        torch.randn(3, 4, 4, 4), torch.randn(3, 3, 4, 4), [torch.randn(4, 3, 3, 3)], [torch.randn(4)],
+        3, 3, True, "relu", True,
     ),
     "pack_wtsm_conv2d_stack": lambda: ([torch.randn(5, 4, 3, 3), torch.randn(2, 5, 3, 3)],),
     "double_conv2d_pool": lambda: (torch.randn(2, 2, 5, 4), *conv_parameters(2, 3, 2, dtype=torch.float32), 2, None),
@@ -215,7 +221,10 @@ def test_backends(name: str) -> None:
 
 
 def test_unknown_backend() -> None:
-    with pytest.raises(ValueError, match="name must be one of reference, cpp, triton, cuda, got 'fast'"), bk.use_backend("fast"):
+    with (
+        pytest.raises(ValueError, match="name must be one of reference, cpp, triton, cuda, got 'fast'"),
+        bk.use_backend("fast"),
+    ):
         pass
 
 

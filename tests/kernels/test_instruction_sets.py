@@ -28,9 +28,22 @@ def test_the_library_is_there() -> None:
 @pytest.mark.parametrize("isa", OTHERS)
 def test_every_kernel(isa: str) -> None:
     asked = "import json, bigsmall_kernels as bk; print(json.dumps(bk.info()['isa']))"
-    ran = subprocess.run([sys.executable, "-c", asked], env=environment(isa), capture_output=True, text=True, check=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", asked], env=environment(isa), capture_output=True, text=True, check=True
+    )
     assert json.loads(ran.stdout) == isa
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-m", "every_isa", "-p", "no:cacheprovider", str(Path(__file__).parent)]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-m",
+        "every_isa",
+        "-p",
+        "no:cacheprovider",
+        str(Path(__file__).parent),
+    ]
     result = subprocess.run(command, env=environment(isa), capture_output=True, text=True)
     assert result.returncode == 0, result.stdout[-4000:]
     assert " passed" in result.stdout

@@ -8,7 +8,12 @@ from kernel_helpers import assert_compiled, every_isa, layouts, same_bits_on_any
 import bigsmall_kernels as bk
 from bigsmall_kernels import reference
 
-SHAPES = [(clips, n, c, h, w) for clips in (1, 2, 5) for n in (1, 2, 3, 4) for c, h, w in ((1, 2, 3), (3, 9, 9), (7, 5, 1), (32, 9, 9))]
+SHAPES = [
+    (clips, n, c, h, w)
+    for clips in (1, 2, 5)
+    for n in (1, 2, 3, 4)
+    for c, h, w in ((1, 2, 3), (3, 9, 9), (7, 5, 1), (32, 9, 9))
+]
 
 
 def by_hand(x: np.ndarray, n: int, fold_div: int, wrap: bool) -> np.ndarray:
@@ -40,7 +45,9 @@ def test_definition(fold_div: int, wrap: bool) -> None:
 
 
 @every_isa
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8, torch.int64, torch.complex128])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8, torch.int64, torch.complex128]
+)
 def test_every_dtype_exactly(dtype: torch.dtype) -> None:
     x = (torch.randn(6, 8, 3, 5) * 50).abs().to(dtype)
     for _, laid_out in layouts(x) if dtype.is_floating_point else [("", x)]:

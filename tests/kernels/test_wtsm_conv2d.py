@@ -1,5 +1,7 @@
 """Shift, convolution, bias and activation in one pass, alone and as a stack."""
 
+import itertools
+
 import pytest
 import torch
 from kernel_helpers import (
@@ -68,7 +70,9 @@ def test_nan_stays_nan(activation: str) -> None:
     x, (weight, bias) = torch.randn(3, 3, 5, 5), parameters(3, 4, 1)
     x[1, 2, 2, 2] = float("nan")
     y = bk.wtsm_conv2d(x, weight, bias, activation=activation)
-    assert torch.equal(y.isnan(), reference.wtsm_conv2d(x, weight, bias, 3, 3, True, [1, 1], [0, 0], [1, 1], 1, activation).isnan())
+    assert torch.equal(
+        y.isnan(), reference.wtsm_conv2d(x, weight, bias, 3, 3, True, [1, 1], [0, 0], [1, 1], 1, activation).isnan()
+    )
 
 
 @pytest.mark.parametrize(
@@ -86,7 +90,9 @@ def test_everything_conv2d_takes(options) -> None:
     groups = options.get("groups", 1)
     x, weight, bias = torch.randn(6, 8, 11, 13), torch.randn(6, 8 // groups, 3, 3) / 8, torch.randn(6)
     y = bk.wtsm_conv2d(x, weight, bias, **options, activation="elu")
-    exact = torch.nn.functional.conv2d(bk.wtsm(x).double(), weight.double(), bias.double(), **{"padding": "same", **options})
+    exact = torch.nn.functional.conv2d(
+        bk.wtsm(x).double(), weight.double(), bias.double(), **{"padding": "same", **options}
+    )
     assert error(y, torch.nn.functional.elu(exact)) <= 1e-5
 
 
@@ -129,7 +135,7 @@ STACKS = [(3, 32, 32, 32, 64), (5, 7), (1, 17, 3, 33)]
 @pytest.mark.parametrize("wrap", [True, False])
 def test_stack_against_float64(channels, wrap: bool) -> None:
     assert_compiled("wtsm_conv2d_stack")
-    layers = [parameters(a, b, 3) for a, b in zip(channels[:-1], channels[1:], strict=True)]
+    layers = [parameters(a, b, 3) for a, b in itertools.pairwise(channels)]
     weights, biases = [w for w, _ in layers], [b for _, b in layers]
     for clips, n, h, w in ((1, 3, 9, 9), (2, 1, 4, 6), (3, 4, 1, 15), (9, 3, 5, 3)):
         for name, x in layouts(torch.randn(clips * n, channels[0], h, w)):
@@ -146,7 +152,9 @@ def test_empty_and_expanded() -> None:
     assert bk.wtsm_conv2d_stack(torch.empty(0, 4, 5, 5), [weight], [bias]).shape == (0, 6, 5, 5)
     x = torch.randn(1, 4, 1, 1).expand(6, 4, 5, 5)
     assert torch.equal(bk.wtsm_conv2d(x, weight, bias), bk.wtsm_conv2d(x.contiguous(), weight, bias))
-    assert torch.equal(bk.wtsm_conv2d_stack(x, [weight], [bias]), bk.wtsm_conv2d_stack(x.contiguous(), [weight], [bias]))
+    assert torch.equal(
+        bk.wtsm_conv2d_stack(x, [weight], [bias]), bk.wtsm_conv2d_stack(x.contiguous(), [weight], [bias])
+    )
 
 
 @every_isa
@@ -157,7 +165,9 @@ def test_strides_beyond_32_bits() -> None:
     x.copy_(torch.randn(2, 3, 4, 5))
     weight, bias = (p.half() for p in parameters(3, 4, 3))
     assert torch.equal(bk.wtsm_conv2d(x, weight, bias, 2), bk.wtsm_conv2d(x.contiguous(), weight, bias, 2))
-    assert torch.equal(bk.wtsm_conv2d_stack(x, [weight], [bias], 2), bk.wtsm_conv2d_stack(x.contiguous(), [weight], [bias], 2))
+    assert torch.equal(
+        bk.wtsm_conv2d_stack(x, [weight], [bias], 2), bk.wtsm_conv2d_stack(x.contiguous(), [weight], [bias], 2)
+    )
 
 
 @every_isa
