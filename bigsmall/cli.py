@@ -117,6 +117,20 @@ def info(model: Annotated[str, typer.Argument(help="A network's name, such as bi
     out.print(cost.convention)
 
 
+@app.command()
+def train(
+    config: Annotated[str, typer.Argument(help="A YAML file, or 'default' for the model that ships.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The run's folder; a run begun there is taken up.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes of it.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes that simulate.")] = 2,
+) -> None:
+    """Train a model on simulated faces, and measure how it does on others."""
+    with _sentences():
+        from bigsmall.training import train as fit
+
+        out.print(f"written: {escape(str(fit(config, output, overrides or (), workers=workers)))}", soft_wrap=True)
+
+
 @contextmanager
 def _sentences() -> Iterator[None]:
     """Turn what a user can cause into one sentence and an exit code."""

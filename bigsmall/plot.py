@@ -61,7 +61,8 @@ def _draw(m: Measurement) -> Figure:
         last = figure.add_subplot(grid[4, :])
         _units(figure, last, m, span)
     last.set_xlabel("time, s", fontsize=9)
-    figure.supxlabel(DISCLAIMER, fontsize=8, color=FAINT)
+    notes = dict.fromkeys(card["note"] for card in m.model["cards"] if card.get("note"))
+    figure.supxlabel("\n".join([*notes, DISCLAIMER]), fontsize=8, color=FAINT)
     return figure
 
 

@@ -116,6 +116,10 @@ def test_wrong_usage_is_2(clip, untrained, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
     assert bigsmall("bogus").exit_code == 2
     assert bigsmall("info", "bogus").exit_code == 2
+    untold = bigsmall("train", "nothing.yaml", "-o", tmp_path / "run")
+    assert untold.exit_code == 2
+    assert "nothing.yaml" in untold.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_mistake_of_our_own_is_not_disguised(clip, monkeypatch):
