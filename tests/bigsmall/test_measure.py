@@ -274,3 +274,14 @@ def test_real_clips_without_enough_to_measure(reference_dir, split1):
     assert not leaves.measured
     assert leaves.lost == (pytest.approx((2.4, 6.36), abs=0.1),)
     assert leaves.frames["success"].sum() == pytest.approx(72, abs=3)
+
+
+def test_the_package_offers_the_function_and_its_rooms():
+    import bigsmall.measure  # the module of the same name does not take the function's place
+
+    assert callable(bigsmall.measure)
+    for name in bigsmall.__all__:
+        assert getattr(bigsmall, name) is not None
+    assert bigsmall.weights.load is load
+    with pytest.raises(AttributeError, match="no attribute 'bogus'"):
+        bigsmall.bogus  # noqa: B018
