@@ -276,10 +276,8 @@ class Expression:
         left, top, right, bottom = HEAD
         u = left + (torch.arange(w) + 0.5)[None, :] * ((right - left) / w)
         v = top + (torch.arange(h) + 0.5)[:, None] * ((bottom - top) / h)
-        # Per unit of activation: how far a pixel's source moves (13, H, W, 2), how much a fold darkens it (12, H, W).
-        self._from = torch.stack([_offsets(u, v, brushes) for brushes in (*(BRUSHES[au] for au in AUS), (BLINK,))])
-        self._from *= torch.tensor([2 / (right - left), 2 / (bottom - top)])
-        self._dark = torch.stack([_folds(u, v, FOLDS[au]) for au in AUS])
+        self._u, self._v, self._scale = u, v, torch.tensor([2 / (right - left), 2 / (bottom - top)])
+        self._muscles: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._grid = F.affine_grid(torch.eye(2, 3)[None], [1, 1, h, w], align_corners=False)
         self._neutral = texture
         self._pulls: tuple[float, ...] = (0.0,) * (len(AUS) + 1)
@@ -289,18 +287,24 @@ class Expression:
         """(1, 7, H, W) for 12 activations and a blink, each 0..1. The last face is kept: expressions hold still."""
         pulls = (*map(float, activation), float(blink))
         if pulls != self._pulls:
-            active = [k for k, a in enumerate(pulls) if a]
-            a = torch.tensor([pulls[k] for k in active], dtype=torch.float32)
-            if active:
-                grid = self._grid + torch.einsum("k,khwc->hwc", a, self._from[active])
+            self._texture, self._pulls = self._neutral, pulls
+            if any(pulls):
+                grid, light = self._grid.clone(), torch.ones(self._neutral.shape[2:])
+                for k, pull in enumerate(pulls):
+                    if pull:
+                        offsets, folds = self._muscle(k)
+                        grid.add_(offsets, alpha=pull)
+                        light.sub_(folds, alpha=pull)
                 texture = F.grid_sample(self._neutral, grid, align_corners=False)
-                folds = [k for k in active if k < len(AUS)]
-                dark = torch.einsum("k,khw->hw", a[: len(folds)], self._dark[folds])
-                self._texture = torch.cat([texture[:, :6] * (1 - dark).clamp_(0.3), texture[:, 6:]], 1)
-            else:
-                self._texture = self._neutral
-            self._pulls = pulls
+                self._texture = torch.cat([texture[:, :6] * light.clamp_(0.3), texture[:, 6:]], 1)
         return self._texture
+
+    def _muscle(self, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Per unit of pull: how far each pixel's source moves (H, W, 2), how much a fold darkens it (H, W)."""
+        if k not in self._muscles:
+            brushes, lines = (BRUSHES[AUS[k]], FOLDS[AUS[k]]) if k < len(AUS) else ((BLINK,), ())
+            self._muscles[k] = _offsets(self._u, self._v, brushes) * self._scale, _folds(self._u, self._v, lines)
+        return self._muscles[k]
 
 
 def _offsets(u: torch.Tensor, v: torch.Tensor, brushes: tuple[tuple[float, ...], ...]) -> torch.Tensor:

@@ -78,7 +78,8 @@ class Simulation:
             raise ValueError(f"seconds must give at least one frame at {fps:g} frames/s, got {seconds!r}")
         self.fps, self.size = float(fps), (size[0], size[1])
         self._pulse, self._light, self._noise = pulse, light, noise
-        looks, lives, moves, self._noise_seed = np.random.SeedSequence(seed).spawn(4)
+        looks, lives, moves, noises = np.random.SeedSequence(seed).spawn(4)
+        self._noise_seed = noises.generate_state(2).tolist()
 
         self.truth: Truth = physiology(
             n, fps, heart_rate, respiration_rate, variability, expressions, np.random.default_rng(lives)
@@ -113,7 +114,10 @@ class Simulation:
         return len(self.truth.timestamp)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        rng = np.random.default_rng(self._noise_seed)
+        return self.frames(0, len(self))
+
+    def frames(self, start: int, stop: int) -> Iterator[np.ndarray]:
+        """Frames start to stop - 1 only; the same bits as when all are asked for."""
         (width, height), unit, (cx, cy) = self.size, self._unit, self._centre
         finer = 1.5  # texture pixels per picture pixel, so that sampling between them does not blur
         expression = drawing.Expression(drawing.head(self._look, finer * unit))
@@ -127,7 +131,8 @@ class Simulation:
         x0, x1 = max(0, int(cx + reach[0])), min(width, math.ceil(cx + reach[2]))
         y0, y1 = max(0, int(cy + reach[1])), min(height, math.ceil(cy + reach[3]))
         neck = min(max(0, int(cy + 0.4 * unit)), height - 1)
-        for i, bvp in enumerate(self.truth.bvp):
+        for i in range(start, stop):
+            bvp = float(self.truth.bvp[i])
             picture = room.clone()
             dx, dy = self._shoulders[:, i] * unit
             theta = torch.tensor([[[1, 0, -2 * dx / width], [0, 1, -2 * dy / (height - neck)]]], dtype=torch.float32)
@@ -145,6 +150,7 @@ class Simulation:
             if self._noise:
                 # Photon noise grows with the root of the light, the sensor's own does not (in 8-bit levels).
                 sigma = np.sqrt(0.012 * np.maximum(value, 0) + 0.25) * np.float32(self._noise)
+                rng = np.random.default_rng((*self._noise_seed, i))
                 value = value + sigma * rng.standard_normal(value.shape, dtype=np.float32)
             yield np.clip(np.rint(value), 0, 255).astype(np.uint8)
 

@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,47 +25,68 @@ from . import videos
 Losses = dict[str, float]
 
 
-def batch(samples: list[videos.Sample], config: dict[str, Any], step: int) -> dict[str, Tensor]:
-    """V = batch_videos Big frames and K = batch_clips clips of N Small frames of each one's video.
+class Batch(NamedTuple):
+    """Float32, and int64 indices: F Big frames, C clips of N Small frames, the first S frames with a pulse's target."""
 
-    The first of the K clips is the Big frame's own, which the AUs are learnt from; the others may begin anywhere. One
-    Big frame serves the K clips since it is nearly all of the cost, and a pulse looks the same whatever the face does.
+    big: Tensor  # (F, 3, 144, 144)
+    small: Tensor  # (C * N, 3, 9, 9)
+    owner: Tensor  # (C,) the Big frame that goes with each clip
+    own: Tensor  # (F,) the clip whose first frame each Big frame is
+    au: Tensor  # (F, N, 12) the AUs of that clip
+    bvp: Tensor  # (S, 1)
+    respiration: Tensor  # (S, 1)
 
-    Returns:
-        `big` (V, 3, 144, 144), `small` (V*K*N, 3, 9, 9), `au` (V, N, 12), `bvp` and `respiration` (V*K*N, 1), float32.
+
+def batch(data: videos.Data, config: dict[str, Any], step: int) -> Batch:
+    """What step number `step` learns from; half of the videos and clips are mirrored.
+
+    Of each of `batch_videos` videos, one Big frame and `batch_clips` clips of Small frames, the first of which is the
+    Big frame's own while the others begin anywhere: Big is nearly all of the cost, and a pulse looks the same whatever
+    the face does. And `batch_faces` single clips of other people, for the action units.
     """
     rng = np.random.default_rng((config["seed"], step))
     n, clips = config["options"]["n_segment"], config["batch_clips"]
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in ("big", "small", "au", "bvp", "respiration")}
-    for index in rng.integers(len(samples), size=config["batch_videos"]):
-        sample = samples[index]
-        j = rng.integers(len(sample["big"]))
-        starts = np.append(n * sample["clip"][j], rng.integers(len(sample["small"]) - n + 1, size=clips - 1))
+    big: list[np.ndarray] = []
+    owner: list[int] = []
+    small, au, bvp, respiration, own = [], [], [], [], []
+    for index in rng.integers(len(data.videos), size=config["batch_videos"]):
+        video, way = data.videos[index], rng.choice([-1, 1])
+        j = rng.integers(len(video["big"]))
+        starts = np.append(n * video["clip"][j], rng.integers(len(video["small"]) - n + 1, size=clips - 1))
         frames = (starts[:, None] + np.arange(n)).ravel()
-        way = rng.choice([-1, 1])  # half of the videos are mirrored
-        parts["big"].append(sample["big"][j][..., ::way])
-        parts["small"].append(sample["small"][frames][..., ::way])
-        parts["au"].append(sample["au"][j])
-        for name in ("bvp", "respiration"):
-            parts[name].append(sample[name][frames, None])
-    joined = {name: np.stack(p) if name in ("big", "au") else np.concatenate(p) for name, p in parts.items()}
-    return {name: torch.from_numpy(a.astype(np.float32)) for name, a in joined.items()}
+        own.append(len(owner))
+        owner += [len(big)] * clips
+        big.append(video["big"][j][..., ::way])
+        small.append(video["small"][frames][..., ::way])
+        au.append(video["au"][j])
+        bvp.append(video["bvp"][frames, None])
+        respiration.append(video["respiration"][frames, None])
+    for index in rng.integers(len(data.clips["big"]), size=config["batch_faces"]):
+        way = rng.choice([-1, 1])
+        own.append(len(owner))
+        owner.append(len(big))
+        big.append(data.clips["big"][index][..., ::way])
+        small.append(data.clips["small"][index][..., ::way])
+        au.append(data.clips["au"][index])
+
+    def tensor(a: np.ndarray) -> Tensor:
+        return torch.from_numpy(a.astype(np.float32))
+
+    signals = tensor(np.concatenate(bvp)), tensor(np.concatenate(respiration))
+    where = torch.tensor(owner), torch.tensor(own)
+    return Batch(tensor(np.stack(big)), tensor(np.concatenate(small)), *where, tensor(np.stack(au)), *signals)
 
 
-def losses(
-    model: BigSmall, data: dict[str, Tensor], pos_weight: Tensor, bfloat16: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+def losses(model: BigSmall, data: Batch, pos_weight: Tensor, bfloat16: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Weighted binary cross-entropy of the AUs, mean squared errors of BVP and respiration; the paper adds them up."""
-    v, n = data["big"].shape[0], model.n_segment
-    clips = data["small"].shape[0] // (v * n)
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-        big_maps = model.big_maps(data["big"]).repeat_interleave(clips, 0)
-        au, bvp, respiration = (y.float() for y in model.heads(big_maps, model.small_maps(data["small"])))
-    own = au.view(v, clips * n, -1)[:, :n]
+        big_maps = model.big_maps(data.big)[data.owner]
+        au, bvp, respiration = (y.float() for y in model.heads(big_maps, model.small_maps(data.small)))
+    frames, au = len(data.bvp), au.view(len(data.owner), -1, au.shape[1])
     return (
-        F.binary_cross_entropy_with_logits(own, data["au"], pos_weight=pos_weight),
-        F.mse_loss(bvp, data["bvp"]),
-        F.mse_loss(respiration, data["respiration"]),
+        F.binary_cross_entropy_with_logits(au[data.own], data.au, pos_weight=pos_weight),
+        F.mse_loss(bvp[:frames], data.bvp),
+        F.mse_loss(respiration[:frames], data.respiration),
     )
 
 
@@ -77,17 +98,15 @@ def learning_rate(config: dict[str, Any], step: int) -> float:
     return top * 0.5 * (1 + math.cos(math.pi * (progress - rise) / (1 - rise)))
 
 
-def fit(
-    samples: list[videos.Sample], config: dict[str, Any], folder: Path, told: Callable[[int, Losses], None]
-) -> nn.Module:
+def fit(data: videos.Data, config: dict[str, Any], folder: Path, told: Callable[[int, Losses], None]) -> nn.Module:
     """Train from the last checkpoint in `folder`, or from the start; `told` hears of every step and its losses."""
     torch.manual_seed(config["seed"])
     model = models.build(config["model"], **config["options"])
     if not isinstance(model, BigSmall):
         raise ValueError(f"model must be one with all three tasks, got {config['model']!r}")
     optimizer = torch.optim.AdamW(model.parameters(), lr=config["learning_rate"], weight_decay=0)
-    present = np.concatenate([s["au"] for s in samples]).mean((0, 1))
-    pos_weight = torch.from_numpy((1 - present) / np.maximum(present, 0.02)).float()
+    present = data.clips["au"].mean((0, 1))
+    pos_weight = torch.from_numpy((1 - present) / np.maximum(present, 0.05)).float()
 
     checkpoint, log, first = folder / "checkpoint.pt", [], 0
     if checkpoint.exists():
@@ -99,7 +118,7 @@ def fit(
         torch.manual_seed(config["seed"] + step)  # dropout
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
-        au, bvp, respiration = losses(model, batch(samples, config, step), pos_weight, config["bfloat16"])
+        au, bvp, respiration = losses(model, batch(data, config, step), pos_weight, config["bfloat16"])
         optimizer.zero_grad()
         (au + bvp + respiration).backward()
         optimizer.step()

@@ -47,7 +47,7 @@ def train(
 
     Args:
         config: a YAML file such as bigsmall/training/default.yaml, or "default" for that one.
-        output: the run's folder: videos/, checkpoint.pt, log.csv, config.yaml, model.safetensors.
+        output: the run's folder: clips/, videos/, checkpoint.pt, log.csv, config.yaml, model.safetensors.
         overrides: `key=value` changes of the configuration.
         workers: processes that simulate.
 
@@ -66,15 +66,15 @@ def train(
 
     columns = (MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[now]}"))
     with Progress(*Progress.get_default_columns()[:2], *columns, console=console) as progress:
-        bar = progress.add_task("simulating", total=settings["videos"], now="")
-        for done in videos.prepare(settings, folder / "videos", workers):
-            progress.update(bar, completed=done)
+        bar = progress.add_task("simulating", now="")
+        for done, of in videos.prepare(settings, folder, workers):
+            progress.update(bar, completed=done, total=of)
         bar = progress.add_task("training", total=settings["steps"], now="")
 
         def told(step: int, parts: loop.Losses) -> None:
             progress.update(bar, completed=step, now=" ".join(f"{name} {value:.3f}" for name, value in parts.items()))
 
-        model = loop.fit(videos.load(settings, folder / "videos"), settings, folder, told)
+        model = loop.fit(videos.load(settings, folder), settings, folder, told)
 
     card = weights.Card(
         name=Path(config).stem,
@@ -84,7 +84,8 @@ def train(
         convention="exact",
         crop="face",
         licence="MIT",
-        source=f"this project's own training on {settings['videos']} simulated videos of {settings['seconds']} s",
+        source=f"this project's own training on {settings['videos']} simulated videos of {settings['seconds']} s and "
+        f"{settings['clips']} simulated clips",
         note=NOTE,
         details={"training": {name: value for name, value in settings.items() if name != "test"}},
     )
