@@ -130,10 +130,10 @@ _FAKES: dict[str, Callable[..., Any]] = {
     ),
     "double_conv2d_pool_backward": _block_backward_fake,
     "pack_double_conv2d_pool": lambda w1, w2: _packed(reference.packed_block_size(w1, w2), w1),
-    "diff_normalize": lambda x, *_: x.new_empty((x.shape[0] - 1, *x.shape[1:]), dtype=_real_dtype(x)),
-    "diff_normalize_backward": lambda grad, x, *_: x.new_empty(x.shape),
-    "standardize": lambda x, *_: x.new_empty(x.shape, dtype=_real_dtype(x)),
-    "standardize_backward": lambda grad, x, *_: x.new_empty(x.shape),
+    "diff_normalize": lambda x, *_: _like(x, (x.shape[0] - 1, *x.shape[1:]), _real_dtype(x)),
+    "diff_normalize_backward": lambda grad, x, *_: _like(x, x.shape),
+    "standardize": lambda x, *_: _like(x, x.shape, _real_dtype(x)),
+    "standardize_backward": lambda grad, x, *_: _like(x, x.shape),
     "bigsmall_inputs": _inputs_fake,
 }
 for _op, _fake in _FAKES.items():

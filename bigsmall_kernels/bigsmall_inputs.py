@@ -166,8 +166,8 @@ def bigsmall_inputs(
         mean, std, diff_std = _statistics(sums, big_size, convention).unbind()
     else:
         mean, std, diff_std = torch.tensor(stats, dtype=torch.float64, device=big.device).unbind()
-    big = (big[: length // every] - mean.float()) * _reciprocal(std)
-    return big, small[:length] * _reciprocal(diff_std)
+    big = big[: length // every].sub_(mean.float()).mul_(_reciprocal(std))
+    return big, small[:length].mul_(_reciprocal(diff_std))
 
 
 def _reciprocal(std: Tensor) -> Tensor:

@@ -297,8 +297,9 @@ def real(frames: Tensor) -> Tensor:
 
 
 def _std(x: Tensor) -> Tensor:
-    """Population standard deviation of everything, summed in float64 (FACTS 3.2)."""
-    return x.double().var(correction=0).sqrt()
+    """Population standard deviation of everything, summed in float64 (FACTS 3.2); of a constant exactly 0."""
+    y = x.double()
+    return (y - y.detach().flatten()[:1].sum()).var(correction=0).sqrt()
 
 
 def _divide(x: Tensor, std: Tensor | float) -> Tensor:
@@ -317,19 +318,21 @@ def difference(frames: Tensor, eps: float) -> Tensor:
 def diff_normalize(frames: Tensor, eps: float, std: float | None) -> Tensor:
     """`difference` over its standard deviation, or over `std`."""
     d = difference(frames, eps)
-    return _divide(d, _std(d) if std is None else std)
+    y = _divide(d, _std(d) if std is None else std)
+    return y.contiguous(memory_format=memory_format(frames))
 
 
 def standardize(frames: Tensor, mean: float | None, std: float | None) -> Tensor:
     """(x - mean) / std, each the whole input's own where not given (FACTS 3.2)."""
     x = real(frames)
     centre = x.double().mean() if mean is None else mean
-    return _divide((x.double() - centre).to(x.dtype), _std(x) if std is None else std)
+    y = _divide((x.double() - centre).to(x.dtype), _std(x) if std is None else std)
+    return y.contiguous(memory_format=memory_format(frames))
 
 
 def _normalized_backward(grad: Tensor, x: Tensor, centred: bool, mean: float, std: float | None) -> Tensor:
     """VJP of (x - m) / s for float64 x; m and s are the data's own, or constants."""
-    own = x.var(correction=0).sqrt()
+    own = _std(x)
     s = own if std is None else torch.as_tensor(std, dtype=x.dtype, device=x.device)
     safe = torch.where(s == 0, 1.0, s)
     result = grad
@@ -345,7 +348,7 @@ def _normalized_backward(grad: Tensor, x: Tensor, centred: bool, mean: float, st
 def standardize_backward(grad: Tensor, frames: Tensor, mean: float | None, std: float | None) -> Tensor:
     """Gradient of `frames` (floating), computed in float64."""
     g = _normalized_backward(grad.double(), frames.double(), mean is None, mean or 0.0, std)
-    return g.to(frames.dtype)
+    return g.to(frames.dtype).contiguous(memory_format=memory_format(frames))
 
 
 def diff_normalize_backward(grad: Tensor, frames: Tensor, eps: float, std: float | None) -> Tensor:
@@ -359,7 +362,7 @@ def diff_normalize_backward(grad: Tensor, frames: Tensor, eps: float, std: float
     result = torch.zeros_like(x)
     result[1:] += g_after
     result[:-1] += g_before
-    return result.to(frames.dtype)
+    return result.to(frames.dtype).contiguous(memory_format=memory_format(frames))
 
 
 # --- bigsmall_inputs --------------------------------------------------------------------------------------------------

@@ -1,0 +1,179 @@
+// From decoded frames to resized pixels, averaged difference frames and their sums, in one pass over the bytes.
+#include "isa.h"
+#include "tensor.h"
+
+#include <numeric>
+#include <type_traits>
+
+namespace bk {
+namespace {
+
+enum class Pixels { exact, unit, rounded };
+
+// One axis of an exact-area resize: target i is the sum of weight[k] * source[first[i] + k - begin[i]] over begin[i] <= k <
+// begin[i + 1], where the weights are the parts of source pixels that lie in it. Of a whole number of pixels they are
+// whole too, in units of the common fraction: sums of bytes are then exact.
+struct Axis {
+  int64_t size = 0, start = 0, extent = 0;  // targets; the first source pixel of all and how many there are
+  double total = 0;                         // of a target's weights
+  std::vector<int64_t> first, begin;        // first counts from start
+  std::vector<float> weight;
+
+  Axis(double from, double length, int64_t size, int64_t pixels) : size(size) {
+    constexpr double kNothing = 1e-9;  // what rounding leaves of the neighbour of a whole edge
+    start = static_cast<int64_t>(from);
+    const double offset = from - static_cast<double>(start);
+    const bool whole = offset == 0 && length == std::floor(length);
+    const double unit = whole ? static_cast<double>(size / std::gcd(static_cast<int64_t>(length), size)) : 1;
+    total = length * unit / static_cast<double>(size);
+    const auto edge = [&](int64_t i) { return offset + length * static_cast<double>(i) / static_cast<double>(size); };
+    for (int64_t i = 0; i < size; ++i) {
+      const double left = edge(i), right = edge(i + 1);
+      int64_t p = static_cast<int64_t>(left + kNothing);
+      first.push_back(p);
+      begin.push_back(static_cast<int64_t>(weight.size()));
+      do {
+        const double low = static_cast<double>(p);
+        weight.push_back(static_cast<float>((std::min(right, low + 1) - std::max(left, low)) * unit));
+        ++p;
+      } while (static_cast<double>(p) < right - kNothing && start + p < pixels);
+      extent = p;
+    }
+    begin.push_back(static_cast<int64_t>(weight.size()));
+  }
+};
+
+}  // namespace
+}  // namespace bk
+
+#define BK_KERNEL "bigsmall_inputs_kernel.h"
+#include "each_isa.h"
+
+namespace bk {
+namespace {
+
+using Box = std::array<double, 4>;
+
+struct Inputs {
+  const uint8_t* frames;
+  Size4 size, stride;
+  const double* boxes;
+  int64_t big_size, small_size, every;
+  Pixels pixels;
+  float eps;
+  float *big, *small;
+  double* sums;
+
+  Box box(int64_t t) const { return {boxes[4 * t], boxes[4 * t + 1], boxes[4 * t + 2], boxes[4 * t + 3]}; }
+};
+
+// Resizes frame after frame; the axes of a box are kept until another box comes.
+class Resizer {
+ public:
+  explicit Resizer(const Inputs& in) : in_(in) {}
+
+  void operator()(int64_t t, const Box& box, float* y) {
+    if (!rows_ || box != box_) {
+      box_ = box;
+      rows_.emplace(box[1], box[3], in_.big_size, in_.size[1]);
+      columns_.emplace(box[0], box[2], in_.big_size, in_.size[2]);
+      mixed_.resize(kMixedRows * (3 * columns_->extent + 4));
+    }
+    const uint8_t* x = in_.frames + t * in_.stride[0] + rows_->start * in_.stride[1] + columns_->start * in_.stride[2];
+    int64_t stride = in_.stride[1];
+    if (in_.stride[3] != 1 || in_.stride[2] != 3) {  // not interleaved: copied so
+      stride = 3 * columns_->extent;
+      copy_.resize(rows_->extent * stride);
+      for (int64_t i = 0; i < rows_->extent; ++i) {
+        for (int64_t j = 0; j < columns_->extent; ++j) {
+          for (int64_t c = 0; c < 3; ++c)
+            copy_[i * stride + 3 * j + c] = x[i * in_.stride[1] + j * in_.stride[2] + c * in_.stride[3]];
+        }
+      }
+      x = copy_.data();
+    }
+    BK_DISPATCH(resize, x, stride, *rows_, *columns_, mixed_.data(), y);
+    const double area = rows_->total * columns_->total * (in_.pixels == Pixels::unit ? 255 : 1);
+    BK_DISPATCH(finish, y, 3 * in_.big_size * in_.big_size, static_cast<float>(area), in_.pixels);
+  }
+
+ private:
+  static constexpr int64_t kMixedRows = 4;
+  const Inputs& in_;
+  Box box_{};
+  std::optional<Axis> rows_, columns_;
+  std::vector<float> mixed_;
+  std::vector<uint8_t> copy_;
+};
+
+// Frames [first, last), and the one after, which their last difference reads.
+void run(const Inputs& in, int64_t first, int64_t last) {
+  const int64_t big = in.big_size * in.big_size, small = in.small_size * in.small_size;
+  Resizer resizer(in);
+  const Axis down(0, static_cast<double>(in.big_size), in.small_size, in.big_size);
+  const float small_area = static_cast<float>(down.total * down.total);
+  std::vector<float> x(3 * big), next(3 * big), averages(3 * small), mixed(4 * (3 * in.big_size + 4));
+  resizer(first, in.box(first), x.data());
+  for (int64_t t = first; t < last; ++t) {
+    double* sums = in.sums + 4 * t;
+    BK_DISPATCH(sums, x.data(), 3 * big, &sums[0], &sums[1]);
+    if (t % in.every == 0) BK_DISPATCH(to_planes, x.data(), big, in.big + t / in.every * 3 * big);
+    sums[2] = sums[3] = 0;
+    if (t + 1 == in.size[0]) break;
+    resizer(t + 1, in.box(t), next.data());
+    BK_DISPATCH(differences, x.data(), next.data(), 3 * big, in.eps);
+    BK_DISPATCH(sums, x.data(), 3 * big, &sums[2], &sums[3]);
+    BK_DISPATCH(resize, static_cast<const float*>(x.data()), 3 * in.big_size, down, down, mixed.data(), averages.data());
+    BK_DISPATCH(finish, averages.data(), 3 * small, small_area, Pixels::exact);
+    BK_DISPATCH(to_planes, averages.data(), small, in.small + t * 3 * small);
+    if (t + 1 == last) break;
+    if (in.box(t + 1) == in.box(t))
+      x.swap(next);
+    else
+      resizer(t + 1, in.box(t + 1), x.data());
+  }
+}
+
+std::tuple<Tensor, Tensor, Tensor> bigsmall_inputs(const Tensor& frames, const Tensor& boxes, int64_t big_size,
+                                                   int64_t small_size, int64_t every, std::string pixels, double eps) {
+  STD_TORCH_CHECK(frames.dim() == 4 && frames.size(3) == 3 && frames.size(0) >= 1 && dtype_of(frames) == aoti_torch_dtype_uint8(),
+                  "bigsmall_inputs needs frames of (T, H, W, 3), T >= 1, uint8");
+  const int64_t n = frames.size(0);
+  STD_TORCH_CHECK(boxes.dim() == 2 && boxes.size(0) == n && boxes.size(1) == 4 && dtype_of(boxes) == aoti_torch_dtype_float64(),
+                  "bigsmall_inputs needs boxes of (T, 4), float64");
+  STD_TORCH_CHECK(big_size >= 1 && small_size >= 1 && small_size <= big_size && every >= 1,
+                  "bigsmall_inputs needs 1 <= small_size <= big_size and every >= 1");
+  STD_TORCH_CHECK(pixels == "exact" || pixels == "unit" || pixels == "rounded",
+                  "bigsmall_inputs needs pixels exact, unit or rounded, got ", pixels);
+  const Tensor box = torch::stable::contiguous(boxes);
+  const double* b = static_cast<const double*>(box.const_data_ptr());
+  const double height = static_cast<double>(frames.size(1)), width = static_cast<double>(frames.size(2));
+  for (int64_t t = 0; t < n; ++t, b += 4) {
+    STD_TORCH_CHECK(b[0] >= 0 && b[1] >= 0 && b[2] > 0 && b[3] > 0 && b[0] + b[2] <= width && b[1] + b[3] <= height,
+                    "boxes must lie inside the picture, not so at frame ", t);
+  }
+  const int64_t sums_size[] = {n, 4}, sums_stride[] = {4, 1};
+  Tensor big = empty4({(n + every - 1) / every, 3, big_size, big_size}, aoti_torch_dtype_float32(), false);
+  Tensor small = empty4({n - 1, 3, small_size, small_size}, aoti_torch_dtype_float32(), false);
+  Tensor sums = empty_cpu(sums_size, sums_stride, 2, aoti_torch_dtype_float64());
+  const Inputs in{static_cast<const uint8_t*>(frames.const_data_ptr()),
+                  sizes4(frames),
+                  strides4(frames),
+                  static_cast<const double*>(box.const_data_ptr()),
+                  big_size,
+                  small_size,
+                  every,
+                  pixels == "unit" ? Pixels::unit : pixels == "rounded" ? Pixels::rounded : Pixels::exact,
+                  static_cast<float>(eps),
+                  static_cast<float*>(big.mutable_data_ptr()),
+                  static_cast<float*>(small.mutable_data_ptr()),
+                  static_cast<double*>(sums.mutable_data_ptr())};
+  torch::stable::parallel_for(0, n, 1, [&](int64_t first, int64_t last) { run(in, first, last); });
+  return {big, small, sums};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(bigsmall_kernels, CPU, m) { m.impl("bigsmall_inputs", TORCH_BOX(&bigsmall_inputs)); }
+
+}  // namespace bk

@@ -1,0 +1,112 @@
+// Exact-area resizing of interleaved RGB rows, difference frames, and sums.
+
+typedef float Pixel __attribute__((vector_size(16)));  // RGB and the next pixel's R
+typedef float VHalf __attribute__((vector_size(BK_LANES * sizeof(float) / 2)));
+typedef double VDouble __attribute__((vector_size(BK_LANES * sizeof(float))));
+
+static constexpr int kRows = 4;  // target rows at a time, so that a column's weight is loaded once for all of them
+
+// out[j] (+)= the sum over K rows of weight[k] * rows[k][j].
+template <int K, bool kAdd, class E>
+static void mix(const E* __restrict rows, int64_t stride, const float* __restrict weight, int64_t n, float* __restrict out) {
+  float w[K];
+  for (int k = 0; k < K; ++k) w[k] = weight[k];
+  for (int64_t j = 0; j < n; ++j) {
+    float sum = kAdd ? out[j] : 0;
+    for (int k = 0; k < K; ++k) sum += static_cast<float>(rows[k * stride + j]) * w[k];
+    out[j] = sum;
+  }
+}
+
+template <class E>
+static void mix_rows(const E* rows, int64_t stride, const float* weight, int64_t taps, int64_t n, float* out) {
+  switch (taps) {
+    case 1: return mix<1, false>(rows, stride, weight, n, out);
+    case 2: return mix<2, false>(rows, stride, weight, n, out);
+    case 3: return mix<3, false>(rows, stride, weight, n, out);
+    case 4: return mix<4, false>(rows, stride, weight, n, out);
+  }
+  mix<5, false>(rows, stride, weight, n, out);
+  int64_t k = 5;
+  for (; k + 4 <= taps; k += 4) mix<4, true>(rows + k * stride, stride, weight + k, n, out);
+  for (; k < taps; ++k) mix<1, true>(rows + k * stride, stride, weight + k, n, out);
+}
+
+// Interleaved rows (x's first pixel is the axes' first) -> y (size rows, size columns, 3) of area sums. mixed holds kRows
+// rows of the axis' extent and one float more.
+template <class E>
+static void resize(const E* x, int64_t stride, const Axis& rows, const Axis& columns, float* mixed, float* y) {
+  const int64_t size = rows.size, width = 3 * columns.extent, mixed_stride = width + 4;
+  for (int64_t i = 0; i < size; i += kRows) {
+    const int64_t count = std::min<int64_t>(kRows, size - i);
+    for (int64_t r = 0; r < count; ++r) {
+      const int64_t k = rows.begin[i + r];
+      mix_rows(x + rows.first[i + r] * stride, stride, rows.weight.data() + k, rows.begin[i + r + 1] - k, width,
+               mixed + r * mixed_stride);
+    }
+    for (int64_t j = 0; j < size; ++j) {
+      const float* in = mixed + 3 * columns.first[j];
+      Pixel sum[kRows] = {};
+      for (int64_t k = columns.begin[j]; k < columns.begin[j + 1]; ++k, in += 3) {
+        for (int r = 0; r < kRows; ++r) {
+          Pixel v;
+          __builtin_memcpy(&v, in + r * mixed_stride, sizeof(v));
+          sum[r] += v * columns.weight[k];
+        }
+      }
+      for (int64_t r = 0; r < count; ++r) {
+        float* out = y + ((i + r) * size + j) * 3;
+        if (j + 1 < size)
+          __builtin_memcpy(out, &sum[r], sizeof(Pixel));
+        else  // the next row is there already
+          __builtin_memcpy(out, &sum[r], 3 * sizeof(float));
+      }
+    }
+  }
+}
+
+// Area sums -> pixels as the convention keeps them.
+static void finish(float* y, int64_t n, float area, Pixels pixels) {
+  constexpr float kWhole = 1 << 23;  // added and taken away, it rounds to whole numbers, halves to even
+  for (int64_t i = 0; i < n; ++i) {
+    const float v = y[i] / area;
+    y[i] = pixels == Pixels::rounded ? (v + kWhole) - kWhole : pixels == Pixels::unit && v < 1 / 255.0f ? 1 / 255.0f : v;
+  }
+}
+
+static void sums(const float* x, int64_t n, double* sum, double* square) {
+  constexpr int kParts = 4, kStep = kLanes / 2;
+  VDouble s[kParts] = {}, q[kParts] = {};
+  int64_t i = 0;
+  for (; i + kParts * kStep <= n; i += kParts * kStep) {
+    for (int p = 0; p < kParts; ++p) {
+      VHalf v;
+      __builtin_memcpy(&v, x + i + p * kStep, sizeof(v));
+      const VDouble d = __builtin_convertvector(v, VDouble);
+      s[p] += d;
+      q[p] += d * d;
+    }
+  }
+  *sum = *square = 0;
+  for (int p = 0; p < kParts; ++p) {
+    for (int j = 0; j < kStep; ++j) {
+      *sum += s[p][j];
+      *square += q[p][j];
+    }
+  }
+  for (; i < n; ++i) {
+    *sum += x[i];
+    *square += static_cast<double>(x[i]) * x[i];
+  }
+}
+
+// before <- (after - before) / (after + before + eps)
+static void differences(float* __restrict before, const float* __restrict after, int64_t n, float eps) {
+  for (int64_t i = 0; i < n; ++i) before[i] = (after[i] - before[i]) / (after[i] + before[i] + eps);
+}
+
+static void to_planes(const float* __restrict x, int64_t n, float* __restrict y) {
+  for (int64_t i = 0; i < n; ++i) {
+    for (int c = 0; c < 3; ++c) y[c * n + i] = x[3 * i + c];
+  }
+}

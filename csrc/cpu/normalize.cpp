@@ -1,0 +1,170 @@
+// standardize and diff_normalize: one read for the statistics, one read and one write for the result.
+#include "isa.h"
+#include "tensor.h"
+
+#include <type_traits>
+
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+namespace bk {
+namespace {
+
+constexpr int64_t kSpan = 4096;  // elements that stay in L1; their statistics are combined in order, whatever the threads
+
+struct Half {
+  uint16_t bits;
+};
+struct BFloat16 {
+  uint16_t bits;
+};
+template <class E>
+using Real = std::conditional_t<std::is_same_v<E, double>, double, float>;
+
+inline float as_float(uint32_t bits) {
+  float f;
+  std::memcpy(&f, &bits, sizeof(f));
+  return f;
+}
+inline float widen(uint8_t v) { return v; }
+inline float widen(float v) { return v; }
+inline double widen(double v) { return v; }
+inline float widen(BFloat16 v) { return as_float(static_cast<uint32_t>(v.bits) << 16); }
+inline float widen(Half v) {
+  const uint32_t sign = (v.bits & 0x8000u) << 16, rest = v.bits & 0x7fffu;
+  const uint32_t exponent = rest >= 0x7c00u ? 224u << 23 : 112u << 23;  // of infinity and NaN, of the others
+  const float small = static_cast<float>(static_cast<int32_t>(rest)) * 0x1p-24f;  // of zero and subnormals
+  uint32_t bits;
+  std::memcpy(&bits, &small, sizeof(bits));
+  return as_float((rest < 0x400u ? bits : (rest << 13) + exponent) | sign);
+}
+
+// Of n values: their mean and their sum of squared deviations from it.
+struct Moments {
+  int64_t n;
+  double mean, m2;
+};
+
+// Chan's formula.
+void combine(Moments& all, const Moments& part) {
+  const int64_t n = all.n + part.n;
+  const double delta = part.mean - all.mean, share = static_cast<double>(part.n) / static_cast<double>(n);
+  all.m2 += part.m2 + delta * delta * static_cast<double>(all.n) * share;
+  all.mean += delta * share;
+  all.n = n;
+}
+
+}  // namespace
+}  // namespace bk
+
+#define BK_KERNEL "normalize_kernel.h"
+#include "each_isa.h"
+
+namespace bk {
+namespace {
+
+// Spans of `rows` rows of `length`, the rows of one stretch of columns after another: a frame that is read as the later of
+// two is in L1 when it is read as the earlier one.
+struct Spans {
+  int64_t rows, length;
+
+  int64_t count() const { return rows * ((length + kSpan - 1) / kSpan); }
+  int64_t start(int64_t k) const { return k % rows * length + k / rows * kSpan; }
+  int64_t size(int64_t k) const { return std::min(kSpan, length - k / rows * kSpan); }
+};
+
+// Asks for huge pages under a large result: faulting it in by small ones costs more than writing it.
+void huge_pages(void* data, int64_t bytes) {
+#ifdef __linux__
+  constexpr uintptr_t kPage = uintptr_t{1} << 21;
+  const uintptr_t first = (reinterpret_cast<uintptr_t>(data) + kPage - 1) & ~(kPage - 1);
+  const uintptr_t last = (reinterpret_cast<uintptr_t>(data) + static_cast<uintptr_t>(bytes)) & ~(kPage - 1);
+  if (last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#endif
+}
+
+template <class E>
+void run(const E* x, Real<E>* y, int64_t rows, int64_t frame, bool difference, double eps, std::optional<double> mean,
+         std::optional<double> std) {
+  // Frames that stay in L2 are read in order.
+  const bool large = difference && frame * static_cast<int64_t>(sizeof(E)) > (1 << 18);
+  const Spans spans = large ? Spans{rows, frame} : Spans{1, rows * frame};
+  const int64_t ahead = difference ? frame : 0;
+  Moments all{0, 0, 0};
+  if (!std || !(mean || difference)) {
+    std::vector<Moments> parts(spans.count());
+    torch::stable::parallel_for(0, spans.count(), 4, [&](int64_t first, int64_t last) {
+      for (int64_t k = first; k < last; ++k)
+        parts[k] = BK_DISPATCH(moments<E>, x + spans.start(k), ahead, spans.size(k), eps);
+    });
+    for (const Moments& part : parts) combine(all, part);
+  }
+  const double centre = difference ? 0.0 : mean.value_or(all.mean);
+  const double spread = std.value_or(std::sqrt(all.m2 / static_cast<double>(all.n)));
+  const double scale = spread == 0 ? 0.0 : 1 / spread;
+  torch::stable::parallel_for(0, spans.count(), 4, [&](int64_t first, int64_t last) {
+    for (int64_t k = first; k < last; ++k) {
+      const int64_t start = spans.start(k);
+      BK_DISPATCH(normalize<E>, x + start, ahead, spans.size(k), eps, centre, scale, y + start);
+    }
+  });
+}
+
+Tensor normalized(const char* op, const Tensor& frames, bool difference, double eps, std::optional<double> mean,
+                  std::optional<double> std) {
+  const int64_t dim = frames.dim();
+  STD_TORCH_CHECK(dim >= 1 && (!difference || frames.size(0) >= 1), op, " needs frames of (T, ...)");
+  // channels_last keeps frames outermost, so its storage is read and written in order like a contiguous one.
+  const bool nhwc = dim == 4 && wants_nhwc(frames);
+  const Tensor x = nhwc || frames.is_contiguous() ? frames : torch::stable::contiguous(frames);
+  std::vector<int64_t> size(dim), stride(dim);
+  int64_t frame = 1;  // elements of a frame
+  for (int64_t d = dim - 1; d >= 0; --d) {
+    size[d] = x.size(d);
+    stride[d] = std::max<int64_t>(frame, 1);
+    if (d > 0) frame *= size[d];
+  }
+  if (difference) --size[0];
+  const int32_t dtype = dtype_of(x);
+  const bool wide = dtype == aoti_torch_dtype_float64();
+  const int32_t real = wide ? dtype : aoti_torch_dtype_float32();
+  Tensor y = nhwc ? empty4({size[0], size[1], size[2], size[3]}, real, true) : empty_cpu(size.data(), stride.data(), dim, real);
+  if (y.numel() == 0) return y;
+  huge_pages(y.mutable_data_ptr(), y.numel() * (wide ? 8 : 4));
+  const auto typed = [&](auto zero) {
+    using E = decltype(zero);
+    run(static_cast<const E*>(x.const_data_ptr()), static_cast<Real<E>*>(y.mutable_data_ptr()), size[0], frame, difference, eps,
+        mean, std);
+  };
+  if (dtype == aoti_torch_dtype_uint8())
+    typed(uint8_t{});
+  else if (dtype == aoti_torch_dtype_float32())
+    typed(float{});
+  else if (dtype == aoti_torch_dtype_float16())
+    typed(Half{});
+  else if (dtype == aoti_torch_dtype_bfloat16())
+    typed(BFloat16{});
+  else if (wide)
+    typed(double{});
+  else
+    STD_TORCH_CHECK(false, op, " needs frames of uint8, float32, float64, float16 or bfloat16");
+  return y;
+}
+
+Tensor standardize(const Tensor& frames, std::optional<double> mean, std::optional<double> std) {
+  return normalized("standardize", frames, false, 0, mean, std);
+}
+
+Tensor diff_normalize(const Tensor& frames, double eps, std::optional<double> std) {
+  return normalized("diff_normalize", frames, true, eps, std::nullopt, std);
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(bigsmall_kernels, CPU, m) {
+  m.impl("standardize", TORCH_BOX(&standardize));
+  m.impl("diff_normalize", TORCH_BOX(&diff_normalize));
+}
+
+}  // namespace bk
