@@ -103,7 +103,7 @@ def assess(x: ArrayLike, fs: float, vital: Vital, second: ArrayLike | None = Non
             beside = f"; the second signal gives {other.rate:.1f}"
     if confidence < ACCEPTED:
         note = (
-            f"no {vital.name} found: the strongest rhythm, {peak.rate:.1f} {vital.unit}, is there in "
+            f"no {vital.name} found: the strongest rhythm, {peak.rate:.1f} {vital.unit}, is there "
             f"{100 * peak.share:.0f} % of the time and stands {peak.height:.1f} dB above the noise{beside}"
         )
         return Rate(None, vital.unit, confidence, None, note)
