@@ -168,7 +168,7 @@ def _show(result: Measurement) -> None:
     out.print(
         f"[bold]{escape(source['name'])}[/bold]  {source['seconds']:.1f} s, {source['frames']} frames, {found} measured"
     )
-    table = Table(box=None, show_header=False, padding=(0, 3, 0, 0))
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_row("heart rate", *_cells(result.heart_rate))
     table.add_row("  by POS", *_cells(result.pos_heart_rate))
     table.add_row("respiration rate", *_cells(result.respiration_rate))
@@ -190,9 +190,9 @@ def _show(result: Measurement) -> None:
 def _cells(reading: Reading) -> tuple[str, str]:
     if reading.value is None or reading.interval is None:
         return "refused", escape(reading.note or "")
-    low, high = reading.interval
-    sure = f"95 % {low:.1f} to {high:.1f}, confidence {min(reading.confidence, 0.99):.2f}"
-    sure += f" (looked for between {reading.band[0]:g} and {reading.band[1]:g})"
+    sure = "95 % {:.1f}-{:.1f}, confidence {:.2f}, band {:g}-{:g}".format(
+        *reading.interval, min(reading.confidence, 0.99), *reading.band
+    )
     return f"[bold]{reading.value:.1f} {reading.unit}[/bold]", sure + (f"; {reading.note}" if reading.note else "")
 
 
