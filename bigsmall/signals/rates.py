@@ -7,14 +7,14 @@ from scipy.signal.windows import hann
 
 from bigsmall.signals.filters import Array, as_signal, check_rate
 
-FINE = 16  # zero-padding, in released bins, before a parabola takes over
+FINE = 4  # zero-padding beyond the released one, before a parabola takes over
 
 
 def spectrum(x: ArrayLike, fs: float, *, fine: bool = False) -> tuple[Array, Array]:
     """Frequencies (Hz) and power density of `x` (T,), padded with zeros to the next power of two (FACTS 6).
 
     `fine` tapers the signal, less its straight line, with a Hann window, so that what is slow or strong elsewhere does
-    not leak into the band, and pads 16 times further.
+    not leak into the band, and pads 4 times further.
     """
     signal = as_signal(x, minimum=2)
     if signal.ndim != 1:
