@@ -35,7 +35,8 @@ int64_t taps(bool first, int64_t in) { return first && in <= kDirect ? 9 : 36; }
 int64_t packed_size(const Tensor& w, bool first) { return taps(first, w.size(1)) * padded(w.size(0)) * w.size(1); }
 
 Tensor float_contiguous(const Tensor& x) {
-  return torch::stable::contiguous(is_float(x) ? x : torch::stable::to(x, ScalarType::Float));
+  const Tensor y = is_float(x) ? x : torch::stable::to(x, ScalarType::Float);
+  return y.is_contiguous() ? y : torch::stable::contiguous(y);
 }
 
 // (out, in, 3, 3) -> [ceil(out / 16)][3][3][in][16], zero beyond `out`.
@@ -104,8 +105,8 @@ Tensor double_conv2d_pool(const Tensor& x, const Tensor& weight1, const std::opt
                           const Tensor& weight2, const std::optional<Tensor>& bias2, int64_t pool,
                           const std::optional<Tensor>& packed) {
   STD_TORCH_CHECK(x.dim() == 4 && weight1.dim() == 4 && weight2.dim() == 4 && weight1.size(1) == x.size(1) &&
-                      weight2.size(1) == weight1.size(0) && pool > 0,
-                  "double_conv2d_pool needs x (B, C, H, W), weight1 (M, C, 3, 3), weight2 (N, M, 3, 3), pool >= 1");
+                      weight2.size(1) == weight1.size(0) && x.size(1) > 0 && pool > 0,
+                  "double_conv2d_pool needs x (B, C, H, W), weight1 (M, C, 3, 3), weight2 (N, M, 3, 3), C and pool >= 1");
   if (dtype_of(x) == aoti_torch_dtype_float64()) return composed(x, weight1, bias1, weight2, bias2, pool);
   const Size4 size = sizes4(x), out_size{size[0], weight2.size(0), size[2] / pool, size[3] / pool};
   const bool nhwc = wants_nhwc(x);
@@ -122,7 +123,7 @@ Tensor double_conv2d_pool(const Tensor& x, const Tensor& weight1, const std::opt
     const DoubleConv2dPool block{in.const_data_ptr<float>(), y.mutable_data_ptr<float>(), strides4(in), strides4(y),
                                  size[1], weight1.size(0), out_size[1], size[2], size[3], pool,
                                  filter, filter + first_size, b1.data(), b2.data()};
-    const int64_t row = size[3] * pool * 9 * block.mid * (block.in + block.out);
+    const int64_t row = std::max<int64_t>(1, size[3] * pool * 9 * block.mid * (block.in + block.out));
     const int64_t floats = BK_DISPATCH(block_workspace, block);
     torch::stable::parallel_for(0, out_size[0] * out_size[2], std::max<int64_t>(1, kSerialWork / row),
                                 [&](int64_t begin, int64_t end) {

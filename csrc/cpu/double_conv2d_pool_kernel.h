@@ -13,7 +13,7 @@
 namespace {
 
 constexpr int kTiles = kLanes == 16 ? 12 : kLanes == 8 ? 6 : 5;  // tiles times two vectors of outputs fill the registers
-constexpr int64_t kStep = 48;                                    // tiles that go through the transforms together
+constexpr int64_t kStep = 36;                                    // tiles that go through the transforms together
 
 BK_INLINE int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
 BK_INLINE int64_t greater(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -381,12 +381,13 @@ struct Workspace {
   float *v, *m;
   int64_t size;  // floats of it all
 
+  // Divides up `base`; with none, only counts.
   Workspace(const DoubleConv2dPool& a, float* base) : size(0) {
     const int64_t columns = ceil_div(a.width, 4), rows = ceil_div(a.height, 4);
     const int64_t steps = ceil_div(rows, greater(1, kStep / columns));
     step = ceil_div(rows, steps);
     const auto take = [&](int64_t n) {
-      float* p = base + size;
+      float* p = base == nullptr ? nullptr : base + size;
       size += ceil_div(n, 16) * 16;
       return p;
     };
