@@ -47,22 +47,21 @@ void pack_direct(const float* weight, int64_t out, int64_t in, float* packed) {
   }
 }
 
-void pack_winograd(const Tensor& w, float* packed) {
-  const int64_t out = w.size(0), in = w.size(1);
-  torch::stable::parallel_for(0, padded(out) / 16 * in, 64, [&](int64_t begin, int64_t end) {
-    BK_DISPATCH(pack_winograd, w.const_data_ptr<float>(), out, in, packed, begin, end);
-  });
-}
-
 Tensor pack_double_conv2d_pool(const Tensor& weight1, const Tensor& weight2) {
   const Tensor w1 = float_contiguous(weight1), w2 = float_contiguous(weight2);
   Tensor packed = empty1(packed_size(w1, true) + packed_size(w2, false), aoti_torch_dtype_float32());
-  float* to = packed.mutable_data_ptr<float>();
-  if (w1.size(1) <= kDirect)
-    pack_direct(w1.const_data_ptr<float>(), w1.size(0), w1.size(1), to);
-  else
-    pack_winograd(w1, to);
-  pack_winograd(w2, to + packed_size(w1, true));
+  float *to1 = packed.mutable_data_ptr<float>(), *to2 = to1 + packed_size(w1, true);
+  const auto pack = [](const Tensor& w, float* to, int64_t begin, int64_t end) {
+    if (begin < end) BK_DISPATCH(pack_winograd, w.const_data_ptr<float>(), w.size(0), w.size(1), to, begin, end);
+  };
+  const bool direct = w1.size(1) <= kDirect;
+  if (direct) pack_direct(w1.const_data_ptr<float>(), w1.size(0), w1.size(1), to1);
+  const int64_t first = direct ? 0 : padded(w1.size(0)) / 16 * w1.size(1);
+  const int64_t all = first + padded(w2.size(0)) / 16 * w2.size(1);
+  torch::stable::parallel_for(0, all, 128, [&](int64_t begin, int64_t end) {
+    pack(w1, to1, begin, std::min(end, first));
+    pack(w2, to2, std::max(begin, first) - first, end - first);
+  });
   return packed;
 }
 
