@@ -38,16 +38,15 @@ def double_conv2d_pool(
     Source: BigSmall (WACV 2024) section 3.1; FACTS 1.1 (Big branch).
     """
     _check.floating("x", x)
-    if x.dim() != 4:
-        raise ValueError(f"x must be (B, C, H, W), got {x.dim()} dimensions: {tuple(x.shape)}")
+    shape = x.shape
+    if len(shape) != 4:
+        raise ValueError(f"x must be (B, C, H, W), got {len(shape)} dimensions: {tuple(shape)}")
     _check.positive("pool", pool)
-    if x.shape[2] < pool or x.shape[3] < pool:
-        raise ValueError(f"pool must be at most x's height and width {tuple(x.shape[2:])}, got {pool}")
+    if shape[2] < pool or shape[3] < pool:
+        raise ValueError(f"pool must be at most x's height and width {tuple(shape[2:])}, got {pool}")
     x, (weight1, bias1, weight2, bias2) = _check.autocast(x, weight1, bias1, weight2, bias2)
-    _check.weight_and_bias(("weight1", "bias1"), weight1, bias1, x, x.shape[1])
-    _check.three_by_three("weight1", weight1)
-    _check.weight_and_bias(("weight2", "bias2"), weight2, bias2, x, weight1.shape[0])
-    _check.three_by_three("weight2", weight2)
+    middle = _check.parameters(("weight1", "bias1"), weight1, bias1, x, shape[1], three=True)[0]
+    _check.parameters(("weight2", "bias2"), weight2, bias2, x, middle, three=True)
     result: Tensor = call("double_conv2d_pool", x, weight1, bias1, weight2, bias2, pool, packed)
     return result
 

@@ -32,8 +32,7 @@ def wtsm(x: Tensor, n_segment: int = 3, fold_div: int = 3, *, wrap: bool = True)
     Source: BigSmall (WACV 2024) section 3.3; FACTS 1.2.
     """
     _check.tensor("x", x)
-    _check.shift(n_segment, fold_div)
-    _check.frames_nchw(x, n_segment)
+    _check.clips(x, n_segment, fold_div)
     result: Tensor = call("wtsm", x, n_segment, fold_div, wrap)
     return result
 

@@ -12,13 +12,27 @@ from ._library import call, given, ops, register_autograd
 from .reference import ACTIVATIONS
 
 Pair = int | tuple[int, ...]
+_NONE = [0, 0]
 
 
 def _pair(name: str, value: Pair, least: int) -> list[int]:
     pair = [value, value] if isinstance(value, int) else list(value)
-    if len(pair) != 2 or any(v < least for v in pair):
+    if len(pair) != 2 or min(pair) < least:
         raise ValueError(f"{name} must be an int or a pair of ints of at least {least}, got {value!r}")
     return pair
+
+
+def _geometry(stride: Pair, padding: Pair | str, dilation: Pair, kh: int, kw: int) -> tuple[list[int], ...]:
+    """Strides, paddings, dilations, and the row and column that an even kernel's "same" adds below and to the right."""
+    strides, dilations = _pair("stride", stride, 1), _pair("dilation", dilation, 1)
+    if not isinstance(padding, str):
+        return strides, _pair("padding", padding, 0), dilations, [0, 0]
+    if padding != "same":
+        raise ValueError(f'padding must be "same", an int or a pair of ints, got {padding!r}')
+    if strides != [1, 1]:
+        raise ValueError(f'padding="same" needs stride 1, got stride {stride!r}')
+    reach = [dilations[0] * (kh - 1), dilations[1] * (kw - 1)]
+    return strides, [r // 2 for r in reach], dilations, [r % 2 for r in reach]
 
 
 def wtsm_conv2d(
@@ -58,32 +72,22 @@ def wtsm_conv2d(
     Source: BigSmall (WACV 2024) section 3.3; FACTS 1.1, 1.2.
     """
     _check.floating("x", x)
-    _check.shift(n_segment, fold_div)
-    _check.frames_nchw(x, n_segment)
+    _, channels, *image = _check.clips(x, n_segment, fold_div)
     _check.positive("groups", groups)
-    _check.one_of("activation", activation, tuple(ACTIVATIONS))
+    _check.one_of("activation", activation, ACTIVATIONS)
     x, (weight, bias) = _check.autocast(x, weight, bias)
-    if x.shape[1] % groups:
-        raise ValueError(f"groups must divide x's {x.shape[1]} channels, got {groups}")
-    _check.weight_and_bias(("weight", "bias"), weight, bias, x, x.shape[1] // groups)
-    if weight.shape[0] % groups:
-        raise ValueError(f"groups must divide weight's {weight.shape[0]} filters, got {groups}")
-    strides, dilations = _pair("stride", stride, 1), _pair("dilation", dilation, 1)
-    if isinstance(padding, str):
-        if padding != "same":
-            raise ValueError(f'padding must be "same", an int or a pair of ints, got {padding!r}')
-        if strides != [1, 1]:
-            raise ValueError(f'padding="same" needs stride 1, got stride {stride!r}')
-        reach = [d * (k - 1) for d, k in zip(dilations, weight.shape[2:], strict=True)]
-        if any(r % 2 for r in reach):  # an even kernel: the odd row goes below and to the right, as in torch
-            x = F.pad(x, (0, reach[1] % 2, 0, reach[0] % 2))
-        paddings = [r // 2 for r in reach]
-    else:
-        paddings = _pair("padding", padding, 0)
-    for axis, name in enumerate(("H", "W")):
-        room, kernel = x.shape[axis + 2] + 2 * paddings[axis], dilations[axis] * (weight.shape[axis + 2] - 1) + 1
-        if room < kernel:
-            raise ValueError(f"weight reaches over {kernel} pixels, more than x's padded {name} of {room}")
+    if channels % groups:
+        raise ValueError(f"groups must divide x's {channels} channels, got {groups}")
+    filters, _, *kernel = _check.parameters(("weight", "bias"), weight, bias, x, channels // groups)
+    if filters % groups:
+        raise ValueError(f"groups must divide weight's {filters} filters, got {groups}")
+    strides, paddings, dilations, odd = _geometry(stride, padding, dilation, *kernel)
+    if odd != _NONE:
+        x = F.pad(x, (0, odd[1], 0, odd[0]))
+    for axis in (0, 1):
+        room, reach = image[axis] + odd[axis] + 2 * paddings[axis], dilations[axis] * (kernel[axis] - 1) + 1
+        if room < reach:
+            raise ValueError(f"weight reaches over {reach} pixels, more than x's padded {'HW'[axis]} of {room}")
     result: Tensor = call(
         "wtsm_conv2d",
         x,
@@ -131,20 +135,17 @@ def wtsm_conv2d_stack(
     Source: BigSmall (WACV 2024) section 3.2; FACTS 1.1 (Small branch).
     """
     _check.floating("x", x)
-    _check.shift(n_segment, fold_div)
-    _check.frames_nchw(x, n_segment)
-    _check.one_of("activation", activation, tuple(ACTIVATIONS))
-    if not len(weights) or len(weights) != len(biases):
-        raise ValueError(f"weights and biases must be one each a layer, got {len(weights)} and {len(biases)}")
+    channels = _check.clips(x, n_segment, fold_div)[1]
+    _check.one_of("activation", activation, ACTIVATIONS)
+    n = len(weights)
+    if n == 0 or n != len(biases):
+        raise ValueError(f"weights and biases must be one each a layer, got {n} and {len(biases)}")
     x, parameters = _check.autocast(x, *weights, *biases)
-    weights, biases = parameters[: len(weights)], parameters[len(weights) :]
-    channels = x.shape[1]
-    for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+    weights, biases = list(parameters[:n]), list(parameters[n:])
+    for i in range(n):
         names = (f"weights[{i}]", f"biases[{i}]")
-        _check.tensor(names[1], bias)
-        _check.weight_and_bias(names, weight, bias, x, channels)
-        _check.three_by_three(names[0], weight)
-        channels = weight.shape[0]
+        _check.tensor(names[1], biases[i])
+        channels = _check.parameters(names, weights[i], biases[i], x, channels, three=True)[0]
     result: Tensor = call("wtsm_conv2d_stack", x, weights, biases, n_segment, fold_div, wrap, activation, packed)
     return result
 

@@ -329,10 +329,10 @@ class Stack {
     const Filter& f = layer.filter;
     const Shift s = call_.shift(f.in);
     const int64_t input_size = 25 * kTiles * in.channels(), product_size = 25 * kTiles * 64;
-    std::vector<float> work(input_size + product_size + kTiles * 9 * f.channels());
+    const std::unique_ptr<float[]> work(new float[input_size + product_size + kTiles * 9 * f.channels()]);
     ConvTiles group{0, {}, {s.end(0), s.end(1)}, in.row_stride(), in.channels(), f.in, layer.packed, layer.bias.data(),
-                    f.channels(), call_.activation, work.data(), work.data() + input_size,
-                    work.data() + input_size + product_size};
+                    f.channels(), call_.activation, work.get(), work.get() + input_size,
+                    work.get() + input_size + product_size};
     for (int64_t g = begin; g < end; ++g) {
       const int64_t first = tiles * g / groups, last = tiles * (g + 1) / groups;
       group.count = last - first;

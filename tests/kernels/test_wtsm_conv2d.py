@@ -263,7 +263,7 @@ def test_bad_stacks() -> None:
         bk.wtsm_conv2d_stack(X, [W], [B, B])
     with pytest.raises(ValueError, match=r"weights\[1\] must be \(Cout, 8, kh, kw\), got \(8, 4, 3, 3\)"):
         bk.wtsm_conv2d_stack(X, [W, W], [B, B])
-    with pytest.raises(ValueError, match=r"weights\[0\] must be \(Cout, Cin, 3, 3\)"):
+    with pytest.raises(ValueError, match=r"weights\[0\] must be \(Cout, 4, 3, 3\)"):
         bk.wtsm_conv2d_stack(X, [torch.zeros(8, 4, 1, 1)], [B])
     with pytest.raises(TypeError, match=r"biases\[0\] must be a torch.Tensor, got NoneType"):
         bk.wtsm_conv2d_stack(X, [W], [None])
