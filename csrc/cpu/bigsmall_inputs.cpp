@@ -16,6 +16,7 @@ enum class Pixels { exact, unit, rounded };
 struct Axis {
   int64_t size = 0, start = 0, extent = 0;  // targets; the first source pixel of all and how many there are
   double total = 0;                         // of a target's weights
+  bool fits16 = false;                      // weighted sums of bytes are whole and below 2^16
   std::vector<int64_t> first, begin;        // first counts from start
   std::vector<float> weight;
 
@@ -26,6 +27,7 @@ struct Axis {
     const bool whole = offset == 0 && length == std::floor(length);
     const double unit = whole ? static_cast<double>(size / std::gcd(static_cast<int64_t>(length), size)) : 1;
     total = length * unit / static_cast<double>(size);
+    fits16 = whole && 255 * total < 65535.5;
     const auto edge = [&](int64_t i) { return offset + length * static_cast<double>(i) / static_cast<double>(size); };
     for (int64_t i = 0; i < size; ++i) {
       const double left = edge(i), right = edge(i + 1);
@@ -92,9 +94,11 @@ class Resizer {
       }
       x = copy_.data();
     }
-    BK_DISPATCH(resize, x, stride, *rows_, *columns_, mixed_.data(), y);
-    const double area = rows_->total * columns_->total * (in_.pixels == Pixels::unit ? 255 : 1);
-    BK_DISPATCH(finish, y, 3 * in_.big_size * in_.big_size, static_cast<float>(area), in_.pixels);
+    const float area = static_cast<float>(rows_->total * columns_->total * (in_.pixels == Pixels::unit ? 255 : 1));
+    if (rows_->fits16)
+      BK_DISPATCH(resize<uint16_t>, x, stride, *rows_, *columns_, area, in_.pixels, mixed_.data(), y);
+    else
+      BK_DISPATCH(resize<float>, x, stride, *rows_, *columns_, area, in_.pixels, mixed_.data(), y);
   }
 
  private:
@@ -123,8 +127,8 @@ void run(const Inputs& in, int64_t first, int64_t last) {
     resizer(t + 1, in.box(t), next.data());
     BK_DISPATCH(differences, x.data(), next.data(), 3 * big, in.eps);
     BK_DISPATCH(sums, x.data(), 3 * big, &sums[2], &sums[3]);
-    BK_DISPATCH(resize, static_cast<const float*>(x.data()), 3 * in.big_size, down, down, mixed.data(), averages.data());
-    BK_DISPATCH(finish, averages.data(), 3 * small, small_area, Pixels::exact);
+    BK_DISPATCH(resize<float>, static_cast<const float*>(x.data()), 3 * in.big_size, down, down, small_area, Pixels::exact,
+                mixed.data(), averages.data());
     BK_DISPATCH(to_planes, averages.data(), small, in.small + t * 3 * small);
     if (t + 1 == last) break;
     if (in.box(t + 1) == in.box(t))

@@ -6,42 +6,59 @@ typedef double VDouble __attribute__((vector_size(BK_LANES * sizeof(float))));
 
 static constexpr int kRows = 4;  // target rows at a time, so that a column's weight is loaded once for all of them
 
-// out[j] (+)= the sum over K rows of weight[k] * rows[k][j].
-template <int K, bool kAdd, class E>
+// out[j] (+)= the sum over K rows of weight[k] * rows[k][j], taken in A: float, or uint16_t where it is exact (and half the
+// work).
+template <class A, int K, bool kAdd, class E>
 static void mix(const E* __restrict rows, int64_t stride, const float* __restrict weight, int64_t n, float* __restrict out) {
-  float w[K];
-  for (int k = 0; k < K; ++k) w[k] = weight[k];
+  A w[K];
+  for (int k = 0; k < K; ++k) w[k] = static_cast<A>(weight[k]);
   for (int64_t j = 0; j < n; ++j) {
-    float sum = kAdd ? out[j] : 0;
-    for (int k = 0; k < K; ++k) sum += static_cast<float>(rows[k * stride + j]) * w[k];
-    out[j] = sum;
+    A sum = 0;
+    for (int k = 0; k < K; ++k) sum = static_cast<A>(sum + rows[k * stride + j] * w[k]);
+    out[j] = kAdd ? out[j] + static_cast<float>(sum) : static_cast<float>(sum);
   }
 }
 
-template <class E>
+template <class A, class E>
 static void mix_rows(const E* rows, int64_t stride, const float* weight, int64_t taps, int64_t n, float* out) {
   switch (taps) {
-    case 1: return mix<1, false>(rows, stride, weight, n, out);
-    case 2: return mix<2, false>(rows, stride, weight, n, out);
-    case 3: return mix<3, false>(rows, stride, weight, n, out);
-    case 4: return mix<4, false>(rows, stride, weight, n, out);
+    case 1: return mix<A, 1, false>(rows, stride, weight, n, out);
+    case 2: return mix<A, 2, false>(rows, stride, weight, n, out);
+    case 3: return mix<A, 3, false>(rows, stride, weight, n, out);
+    case 4: return mix<A, 4, false>(rows, stride, weight, n, out);
   }
-  mix<5, false>(rows, stride, weight, n, out);
+  mix<A, 5, false>(rows, stride, weight, n, out);
   int64_t k = 5;
-  for (; k + 4 <= taps; k += 4) mix<4, true>(rows + k * stride, stride, weight + k, n, out);
-  for (; k < taps; ++k) mix<1, true>(rows + k * stride, stride, weight + k, n, out);
+  for (; k + 4 <= taps; k += 4) mix<A, 4, true>(rows + k * stride, stride, weight + k, n, out);
+  for (; k < taps; ++k) mix<A, 1, true>(rows + k * stride, stride, weight + k, n, out);
 }
 
-// Interleaved rows (x's first pixel is the axes' first) -> y (size rows, size columns, 3) of area sums. mixed holds kRows
-// rows of the axis' extent and one float more.
-template <class E>
-static void resize(const E* x, int64_t stride, const Axis& rows, const Axis& columns, float* mixed, float* y) {
+// Area sums -> pixels as the convention keeps them, rounded as a division rounds.
+static BK_INLINE void finish(float* y, int64_t n, float area, Pixels pixels) {
+  constexpr float kWhole = 1 << 23;  // added and taken away, it rounds to whole numbers, halves to even
+  const float share = 1 / area, least = pixels == Pixels::unit ? 1 / 255.0f : -INFINITY, whole = pixels == Pixels::rounded ? kWhole : 0;
+  for (int64_t i = 0; i < n; ++i) {
+    float v = y[i] * share;
+    if constexpr (kLanes > 4)
+      v = __builtin_fmaf(__builtin_fmaf(-v, area, y[i]), share, v);
+    else  // without fused multiply-add
+      v = y[i] / area;
+    v = (v + whole) - whole;
+    y[i] = v < least ? least : v;
+  }
+}
+
+// Interleaved rows (x's first pixel is the axes' first) -> y (size rows, size columns, 3) of pixels. mixed holds kRows rows
+// of the axis' extent and one float more.
+template <class A, class E>
+static void resize(const E* x, int64_t stride, const Axis& rows, const Axis& columns, float area, Pixels pixels, float* mixed,
+                   float* y) {
   const int64_t size = rows.size, width = 3 * columns.extent, mixed_stride = width + 4;
   for (int64_t i = 0; i < size; i += kRows) {
     const int64_t count = std::min<int64_t>(kRows, size - i);
     for (int64_t r = 0; r < count; ++r) {
       const int64_t k = rows.begin[i + r];
-      mix_rows(x + rows.first[i + r] * stride, stride, rows.weight.data() + k, rows.begin[i + r + 1] - k, width,
+      mix_rows<A>(x + rows.first[i + r] * stride, stride, rows.weight.data() + k, rows.begin[i + r + 1] - k, width,
                mixed + r * mixed_stride);
     }
     for (int64_t j = 0; j < size; ++j) {
@@ -62,15 +79,7 @@ static void resize(const E* x, int64_t stride, const Axis& rows, const Axis& col
           __builtin_memcpy(out, &sum[r], 3 * sizeof(float));
       }
     }
-  }
-}
-
-// Area sums -> pixels as the convention keeps them.
-static void finish(float* y, int64_t n, float area, Pixels pixels) {
-  constexpr float kWhole = 1 << 23;  // added and taken away, it rounds to whole numbers, halves to even
-  for (int64_t i = 0; i < n; ++i) {
-    const float v = y[i] / area;
-    y[i] = pixels == Pixels::rounded ? (v + kWhole) - kWhole : pixels == Pixels::unit && v < 1 / 255.0f ? 1 / 255.0f : v;
+    finish(y + i * size * 3, count * size * 3, area, pixels);
   }
 }
 

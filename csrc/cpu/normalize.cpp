@@ -40,6 +40,38 @@ inline float widen(Half v) {
   return as_float((rest < 0x400u ? bits : (rest << 13) + exponent) | sign);
 }
 
+// What is normalised: the pixels themselves, or how they differ from those of the next frame.
+template <class E>
+struct Values {
+  const E* x;
+  Real<E> operator()(int64_t i) const { return widen(x[i]); }
+};
+
+template <class E>
+struct Differences {
+  const E *x, *next;
+  Real<E> eps;
+  Real<E> operator()(int64_t i) const {
+    const Real<E> before = widen(x[i]), after = widen(next[i]);
+    return quotient(after - before, after + before + eps);
+  }
+
+ private:
+  // a / b. For what bytes give, in half a division's time: 1 / b is guessed from the exponent, within 5.1 %, then made good
+  // to the third order of what is missing, t, and the quotient once more to the second: within 2e-8 and its own rounding.
+  static Real<E> quotient(Real<E> a, Real<E> b) {
+    if constexpr (!std::is_same_v<E, uint8_t>) {
+      return a / b;
+    } else {
+      uint32_t bits;
+      std::memcpy(&bits, &b, sizeof(bits));
+      const float guess = as_float(0x7ef30000u - bits), t = 1 - b * guess;
+      const float share = guess + guess * (t + t * t), q = a * share;
+      return q + (a - q * b) * share;
+    }
+  }
+};
+
 // Of n values: their mean and their sum of squared deviations from it.
 struct Moments {
   int64_t n;
@@ -84,29 +116,24 @@ void huge_pages(void* data, int64_t bytes) {
 #endif
 }
 
-template <class E>
-void run(const E* x, Real<E>* y, int64_t rows, int64_t frame, bool difference, double eps, std::optional<double> mean,
-         std::optional<double> std) {
-  // Frames that stay in L2 are read in order.
-  const bool large = difference && frame * static_cast<int64_t>(sizeof(E)) > (1 << 18);
-  const Spans spans = large ? Spans{rows, frame} : Spans{1, rows * frame};
-  const int64_t ahead = difference ? frame : 0;
+// `source(k)` gives what is normalised from the k-th value on.
+template <class Source, class R>
+void run(const Source& source, R* y, const Spans& spans, bool centred, std::optional<double> mean, std::optional<double> std) {
   Moments all{0, 0, 0};
-  if (!std || !(mean || difference)) {
+  if (!std || (centred && !mean)) {
     std::vector<Moments> parts(spans.count());
     torch::stable::parallel_for(0, spans.count(), 4, [&](int64_t first, int64_t last) {
-      for (int64_t k = first; k < last; ++k)
-        parts[k] = BK_DISPATCH(moments<E>, x + spans.start(k), ahead, spans.size(k), eps);
+      for (int64_t k = first; k < last; ++k) parts[k] = BK_DISPATCH(moments, source(spans.start(k)), spans.size(k));
     });
     for (const Moments& part : parts) combine(all, part);
   }
-  const double centre = difference ? 0.0 : mean.value_or(all.mean);
+  const double centre = centred ? mean.value_or(all.mean) : 0;
   const double spread = std.value_or(std::sqrt(all.m2 / static_cast<double>(all.n)));
-  const double scale = spread == 0 ? 0.0 : 1 / spread;
+  const double scale = spread == 0 ? 0 : 1 / spread;
   torch::stable::parallel_for(0, spans.count(), 4, [&](int64_t first, int64_t last) {
     for (int64_t k = first; k < last; ++k) {
       const int64_t start = spans.start(k);
-      BK_DISPATCH(normalize<E>, x + start, ahead, spans.size(k), eps, centre, scale, y + start);
+      BK_DISPATCH(normalize, source(start), spans.size(k), centre, scale, y + start);
     }
   });
 }
@@ -134,8 +161,13 @@ Tensor normalized(const char* op, const Tensor& frames, bool difference, double 
   huge_pages(y.mutable_data_ptr(), y.numel() * (wide ? 8 : 4));
   const auto typed = [&](auto zero) {
     using E = decltype(zero);
-    run(static_cast<const E*>(x.const_data_ptr()), static_cast<Real<E>*>(y.mutable_data_ptr()), size[0], frame, difference, eps,
-        mean, std);
+    const E* in = static_cast<const E*>(x.const_data_ptr());
+    Real<E>* out = static_cast<Real<E>*>(y.mutable_data_ptr());
+    const Spans in_order{1, size[0] * frame};
+    if (!difference) return run([=](int64_t k) { return Values<E>{in + k}; }, out, in_order, true, mean, std);
+    const bool large = frame * static_cast<int64_t>(sizeof(E)) > (1 << 18);  // for L2
+    const auto source = [=](int64_t k) { return Differences<E>{in + k, in + k + frame, static_cast<Real<E>>(eps)}; };
+    run(source, out, large ? Spans{size[0], frame} : in_order, false, mean, std);
   };
   if (dtype == aoti_torch_dtype_uint8())
     typed(uint8_t{});
