@@ -81,9 +81,11 @@ def _frames_and_boxes(frames: Tensor, boxes: Tensor | None, least: int) -> tuple
         raise ValueError(f"boxes must be (4,) or ({n}, 4): x, y, w, h in pixels, got {tuple(boxes.shape)}")
     boxes = boxes.to(device=frames.device, dtype=torch.float64).expand(n, 4)
     if not torch.compiler.is_compiling():
-        x, y, w, h = boxes.unbind(1)
-        inside = (x >= 0) & (y >= 0) & (w > 0) & (h > 0) & (x + w <= width) & (y + h <= height)
-        if not bool(inside.all()):
+        x, y, w, h = boxes.amin(0).tolist()
+        right, bottom = (boxes[:, :2] + boxes[:, 2:]).amax(0).tolist()
+        if not (x >= 0 and y >= 0 and w > 0 and h > 0 and right <= width and bottom <= height):
+            x, y, w, h = boxes.unbind(1)
+            inside = (x >= 0) & (y >= 0) & (w > 0) & (h > 0) & (x + w <= width) & (y + h <= height)
             t = int((~inside).nonzero()[0])
             box = boxes[t].tolist()
             raise ValueError(f"boxes must lie inside the {width}x{height} picture, got {box} at frame {t}")
