@@ -61,7 +61,12 @@ static void resize(const E* x, int64_t stride, const Axis& rows, const Axis& col
       mix_rows<A>(x + rows.first[i + r] * stride, stride, rows.weight.data() + k, rows.begin[i + r + 1] - k, width,
                mixed + r * mixed_stride);
     }
+    // The rows to be read next come into L2 while these are mixed across.
+    const int64_t next = std::min(i + kRows, size - 1), last = std::min(i + 2 * kRows, size) - 1;
+    const char* ahead = reinterpret_cast<const char*>(x + rows.first[next] * stride);
+    const char* end = reinterpret_cast<const char*>(x + rows.first[last] * stride + width);
     for (int64_t j = 0; j < size; ++j) {
+      for (int line = 0; line < 3 && ahead < end; ++line, ahead += 64) __builtin_prefetch(ahead, 0, 2);
       const float* in = mixed + 3 * columns.first[j];
       Pixel sum[kRows] = {};
       for (int64_t k = columns.begin[j]; k < columns.begin[j + 1]; ++k, in += 3) {
