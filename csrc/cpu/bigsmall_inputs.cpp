@@ -8,6 +8,8 @@
 namespace bk {
 namespace {
 
+constexpr int64_t kRows = 4;  // target rows at a time, so that a column's weight is loaded once for all of them
+
 enum class Pixels { exact, unit, rounded };
 
 // One axis of an exact-area resize: target i is the sum of weight[k] * source[first[i] + k - begin[i]] over begin[i] <= k <
@@ -79,7 +81,7 @@ class Resizer {
       box_ = box;
       rows_.emplace(box[1], box[3], in_.big_size, in_.size[1]);
       columns_.emplace(box[0], box[2], in_.big_size, in_.size[2]);
-      mixed_.resize(kMixedRows * (3 * columns_->extent + 4));
+      mixed_.resize(kRows * (3 * columns_->extent + 4));
     }
     const uint8_t* x = in_.frames + t * in_.stride[0] + rows_->start * in_.stride[1] + columns_->start * in_.stride[2];
     int64_t stride = in_.stride[1];
@@ -102,7 +104,6 @@ class Resizer {
   }
 
  private:
-  static constexpr int64_t kMixedRows = 4;
   const Inputs& in_;
   Box box_{};
   std::optional<Axis> rows_, columns_;
@@ -116,7 +117,7 @@ void run(const Inputs& in, int64_t first, int64_t last) {
   Resizer resizer(in);
   const Axis down(0, static_cast<double>(in.big_size), in.small_size, in.big_size);
   const float small_area = static_cast<float>(down.total * down.total);
-  std::vector<float> x(3 * big), next(3 * big), averages(3 * small), mixed(4 * (3 * in.big_size + 4));
+  std::vector<float> x(3 * big), next(3 * big), averages(3 * small), mixed(kRows * (3 * in.big_size + 4));
   resizer(first, in.box(first), x.data());
   for (int64_t t = first; t < last; ++t) {
     double* sums = in.sums + 4 * t;

@@ -4,8 +4,6 @@ typedef float Pixel __attribute__((vector_size(16)));  // RGB and the next pixel
 typedef float VHalf __attribute__((vector_size(BK_LANES * sizeof(float) / 2)));
 typedef double VDouble __attribute__((vector_size(BK_LANES * sizeof(float))));
 
-static constexpr int kRows = 4;  // target rows at a time, so that a column's weight is loaded once for all of them
-
 // out[j] (+)= the sum over K rows of weight[k] * rows[k][j], taken in A: float, or uint16_t where it is exact (and half the
 // work).
 template <class A, int K, bool kAdd, class E>
