@@ -80,7 +80,7 @@ def wtsm_conv2d(
 def activation_backward(grad: Tensor, y: Tensor, activation: str) -> Tensor:
     """Gradient at an activation's input, from the gradient at its output and that output `y`."""
     if activation == "relu":
-        return torch.where(y > 0, grad, 0)
+        return torch.ops.aten.threshold_backward(grad, y, 0)
     if activation == "tanh":
         return grad * (1 - y * y)
     if activation == "elu":
@@ -111,22 +111,25 @@ def wtsm_conv2d_backward(
     mask: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, weight and bias (those in `mask`; the others are empty). `y` is the forward's output."""
-    shifted = wtsm(x, n_segment, fold_div, wrap)
-    gx, gw, gb = torch.ops.aten.convolution_backward(
-        activation_backward(grad, y, activation),
-        shifted,
-        weight,
-        [weight.shape[0]] if has_bias else None,
-        stride,
-        padding,
-        dilation,
-        False,
-        [0, 0],
-        groups,
-        mask,
-    )
-    if mask[0]:
-        gx = wtsm_backward(gx, n_segment, fold_div, wrap).contiguous(memory_format=memory_format(x))
+    ops, shift, identity = torch.ops.bigsmall_kernels, (n_segment, fold_div, wrap), n_segment == 1 and wrap
+    shifted = x if identity else ops.wtsm(x, *shift)
+    before = activation_backward(grad, y, activation)
+    options, reach = (stride, padding, dilation), [k - 1 - p for k, p in zip(weight.shape[2:], padding, strict=True)]
+    # At stride 1 the adjoint of a convolution is a convolution, with the filter turned round: the fast kernel's again.
+    turned = mask[0] and options[::2] == ([1, 1], [1, 1]) and groups == 1 and min(reach) >= 0
+    aten_mask = [mask[0] and not turned, mask[1], mask[2]]
+    gx = gw = gb = None
+    if any(aten_mask):
+        sizes = [weight.shape[0]] if has_bias else None
+        gx, gw, gb = torch.ops.aten.convolution_backward(
+            before, shifted, weight, sizes, *options, False, [0, 0], groups, aten_mask
+        )
+    if turned:
+        filters = weight.flip(2, 3).transpose(0, 1)
+        gx = ops.wtsm_conv2d(before, filters, None, 1, 1, True, [1, 1], reach, [1, 1], 1, "none", None)
+    if gx is not None:
+        gx = gx if identity else ops.wtsm_backward(gx, *shift)
+        gx = gx.contiguous(memory_format=memory_format(x))
     gx, gw, gb = _empty(mask, (gx, None if gw is None else gw.contiguous(), gb), x)
     return gx, gw, gb
 
