@@ -1,7 +1,7 @@
 """Every way of installing, each tried: isolated, editable, from a wheel, from an sdist, without a compiler.
 
-The sources are copied aside first (what git tracks or would), so that nothing is built in the checkout. Each way ends in
-the same use of the installed package, outside the sources.
+The sources are copied aside first (what git tracks or would), so that nothing is built in the checkout. Each way ends
+in the same use of the installed package, outside the sources.
 """
 
 import json
@@ -69,10 +69,9 @@ def check_compiled(what: str, environment: Environment) -> None:
 
 
 def copy_sources(folder: Path) -> Path:
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
-    )
-    for name in filter(None, listed.stdout.decode().split("\0")):
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(listing, cwd=ROOT, capture_output=True, check=True, text=True).stdout
+    for name in listed.split("\0")[:-1]:
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
