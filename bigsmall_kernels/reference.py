@@ -80,7 +80,8 @@ def wtsm_conv2d(
 def activation_backward(grad: Tensor, y: Tensor, activation: str) -> Tensor:
     """Gradient at an activation's input, from the gradient at its output and that output `y`."""
     if activation == "relu":
-        return torch.ops.aten.threshold_backward(grad, y, 0)
+        result: Tensor = torch.ops.aten.threshold_backward(grad, y, 0)
+        return result
     if activation == "tanh":
         return grad * (1 - y * y)
     if activation == "elu":

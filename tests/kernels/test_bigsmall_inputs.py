@@ -294,3 +294,14 @@ OUTSIDE = torch.tensor([0, 0, 31, 20])
 def test_errors_name_the_argument(call, exception, message) -> None:
     with pytest.raises(exception, match=message):
         call()
+
+
+@every_isa
+def test_strides_beyond_32_bits() -> None:
+    """A frame that lies more than 2^31 elements after the one before it."""
+    frames = torch.zeros(2**31 + 4096, dtype=torch.uint8).as_strided((2, 20, 30, 3), (2**31, 90, 3, 1))
+    frames.copy_(video(2, 20, 30))
+    arguments = {"big_size": 12, "small_size": 4, "n_segment": 1}
+    given, dense = bk.bigsmall_inputs(frames, **arguments), bk.bigsmall_inputs(frames.contiguous(), **arguments)
+    assert torch.equal(given[0], dense[0])
+    assert torch.equal(given[1], dense[1])

@@ -174,3 +174,12 @@ def test_authors_numbers_of_degenerate_videos(reference_dir) -> None:
 def test_errors_name_the_argument(call, exception, message) -> None:
     with pytest.raises(exception, match=message):
         call()
+
+
+@every_isa
+def test_strides_beyond_32_bits() -> None:
+    """A frame that lies more than 2^31 elements after the one before it."""
+    x = torch.zeros(2**31 + 64, dtype=torch.uint8).as_strided((2, 3, 5), (2**31, 8, 1))
+    x.copy_(pixels((2, 3, 5), torch.uint8))
+    assert torch.equal(bk.diff_normalize(x), bk.diff_normalize(x.contiguous()))
+    assert torch.equal(bk.standardize(x), bk.standardize(x.contiguous()))
