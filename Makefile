@@ -37,6 +37,7 @@ lint: $(INSTALLED)
 	mypy
 
 bench: $(INSTALLED) $(PEERS)
+	mkdir -p $(dir $(RESULTS))
 	python -m pytest bench/ --benchmark-json=$(RESULTS)
 	python bench/report.py $(RESULTS)
 
