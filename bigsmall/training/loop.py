@@ -104,6 +104,11 @@ def fit(data: videos.Data, config: dict[str, Any], folder: Path, told: Callable[
     model = models.build(config["model"], **config["options"])
     if not isinstance(model, BigSmall):
         raise ValueError(f"model must be one with all three tasks, got {config['model']!r}")
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d):  # torch's own start lets Big's signal fade over its six layers
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    model.train(config["dropout"])
     optimizer = torch.optim.AdamW(model.parameters(), lr=config["learning_rate"], weight_decay=0)
     present = data.clips["au"].mean((0, 1))
     pos_weight = torch.from_numpy((1 - present) / np.maximum(present, 0.05)).float()

@@ -53,15 +53,18 @@ def simulation(config: Config, seed: int) -> tuple[Simulation, np.random.Generat
     return synthesize(seed=seed, seconds=config["seconds"], **options), rng
 
 
-def inputs(config: Config, video: Simulation, start: int, stop: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def inputs(
+    config: Config, kind: str, video: Simulation, start: int, stop: int, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
     """`bigsmall_inputs` of some frames: now and then compressed, cropped about as a detector would have it."""
+    crop = config["crop"][kind]
     frames = np.stack(list(video.frames(start, stop)))
     if rng.uniform() < config["compressed"]:
         frames = _compressed(frames, video.fps, round(draw(config["crf"], rng)))
     height, width = frames.shape[1:3]
     x, y, w, h = video.box
-    side = min(draw(config["crop"]["scale"], rng) * max(w, h), height, width)
-    right, down = config["crop"]["shift"] * side * rng.uniform(-1, 1, 2)
+    side = min(draw(crop["scale"], rng) * max(w, h), height, width)
+    right, down = crop["shift"] * side * rng.uniform(-1, 1, 2)
     left = min(max(0.0, x + w / 2 - side / 2 + right), width - side)
     top = min(max(0.0, y + h / 2 - side / 2 + down), height - side)
     box = torch.tensor([left, top, side, side], dtype=torch.float64)
@@ -86,7 +89,7 @@ def video_sample(config: Config, index: int) -> Sample:
     """
     n = config["options"]["n_segment"]
     video, rng = simulation(config, config["seed"] * 100_000 + index)
-    big, small = inputs(config, video, 0, len(video), rng)
+    big, small = inputs(config, "videos", video, 0, len(video), rng)
     kept = np.sort(rng.permutation(len(big))[: config["big_frames"]])
     aus = video.truth.aus[: len(big) * n].reshape(len(big), n, -1)
     return {
@@ -110,7 +113,7 @@ def clip_samples(config: Config, shard: int) -> Sample:
         starts = np.arange(len(video) - n)
         shown = starts[video.truth.aus[: len(starts)].any(axis=1)]
         start = rng.choice(shown if len(shown) and rng.uniform() < config["shown"] else starts)
-        big, small = inputs(config, video, start, start + n + 1, rng)
+        big, small = inputs(config, "clips", video, start, start + n + 1, rng)
         parts.append((big[0].numpy(), small.numpy(), video.truth.aus[start : start + n]))
     bigs, smalls, aus = (np.stack(part) for part in zip(*parts, strict=True))
     return {"big": bigs.astype(np.float16), "small": smalls.astype(np.float16), "au": aus}
