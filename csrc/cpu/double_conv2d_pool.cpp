@@ -30,18 +30,12 @@ namespace {
 
 constexpr int64_t kSerialWork = 1000000;  // multiplications below which a second thread costs more than it brings
 
-int64_t padded(int64_t channels) { return (channels + 15) / 16 * 16; }
 int64_t taps(bool first, int64_t in) { return first && in <= kDirect ? 9 : 36; }
-int64_t packed_size(const Tensor& w, bool first) { return taps(first, w.size(1)) * padded(w.size(0)) * w.size(1); }
-
-Tensor float_contiguous(const Tensor& x) {
-  const Tensor y = is_float(x) ? x : torch::stable::to(x, ScalarType::Float);
-  return y.is_contiguous() ? y : torch::stable::contiguous(y);
-}
+int64_t packed_size(const Tensor& w, bool first) { return taps(first, w.size(1)) * round_up(w.size(0), 16) * w.size(1); }
 
 // (out, in, 3, 3) -> [ceil(out / 16)][3][3][in][16], zero beyond `out`.
 void pack_direct(const float* weight, int64_t out, int64_t in, float* packed) {
-  for (int64_t i = 0; i < padded(out) * 9 * in; ++i) {
+  for (int64_t i = 0; i < round_up(out, 16) * 9 * in; ++i) {
     const int64_t o = i / (144 * in) * 16 + i % 16, k = i / (16 * in) % 9, c = i / 16 % in;
     packed[i] = o < out ? weight[(o * in + c) * 9 + k] : 0.f;
   }
@@ -56,8 +50,8 @@ Tensor pack_double_conv2d_pool(const Tensor& weight1, const Tensor& weight2) {
   };
   const bool direct = w1.size(1) <= kDirect;
   if (direct) pack_direct(w1.const_data_ptr<float>(), w1.size(0), w1.size(1), to1);
-  const int64_t first = direct ? 0 : padded(w1.size(0)) / 16 * w1.size(1);
-  const int64_t all = first + padded(w2.size(0)) / 16 * w2.size(1);
+  const int64_t first = direct ? 0 : round_up(w1.size(0), 16) / 16 * w1.size(1);
+  const int64_t all = first + round_up(w2.size(0), 16) / 16 * w2.size(1);
   torch::stable::parallel_for(0, all, 128, [&](int64_t begin, int64_t end) {
     pack(w1, to1, begin, std::min(end, first));
     pack(w2, to2, std::max(begin, first) - first, end - first);
@@ -77,15 +71,6 @@ Tensor composed(const Tensor& x, const Tensor& w1, const std::optional<Tensor>& 
                         Ints{0, 0}, false, true, std::optional<int64_t>{});
   using torch::headeronly::MemoryFormat;
   return torch::stable::contiguous(y, wants_nhwc(x) ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
-}
-
-std::vector<float> padded_bias(const std::optional<Tensor>& bias, int64_t channels) {
-  std::vector<float> result(padded(channels), 0.f);
-  if (bias.has_value()) {
-    const Tensor b = float_contiguous(*bias);
-    std::copy_n(b.const_data_ptr<float>(), channels, result.data());
-  }
-  return result;
 }
 
 // A thread's workspace: kept, because mapping fresh pages costs more than a block's arithmetic on them.

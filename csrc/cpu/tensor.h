@@ -91,4 +91,21 @@ Tensor aten(const char* name, const char* overload, const Args&... args) {
   return torch::stable::detail::to<Tensor>(stack[0]);
 }
 
+inline int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
+
+inline Tensor float_contiguous(const Tensor& x) {
+  const Tensor y = is_float(x) ? x : torch::stable::to(x, ScalarType::Float);
+  return y.is_contiguous() ? y : torch::stable::contiguous(y);
+}
+
+// A bias of `channels`, or zeros, filled up with zeros to a multiple of 16.
+inline std::vector<float> padded_bias(const std::optional<Tensor>& bias, int64_t channels) {
+  std::vector<float> padded(round_up(channels, 16), 0.0f);
+  if (bias.has_value()) {
+    const Tensor b = float_contiguous(*bias);
+    std::copy_n(b.const_data_ptr<float>(), channels, padded.data());
+  }
+  return padded;
+}
+
 }  // namespace bk

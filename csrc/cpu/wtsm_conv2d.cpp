@@ -13,8 +13,6 @@ namespace {
 
 constexpr int64_t kSerialWork = 400000;  // multiplications below which a second thread costs more than it brings
 
-int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
-
 void conv_row(const ConvRow& row) { BK_DISPATCH(conv_row, row); }
 void conv_tiles(const ConvTiles& tiles) { BK_DISPATCH(conv_tiles, tiles); }
 
@@ -57,8 +55,6 @@ struct Filter {
   bool direct() const { return kh != 3 || kw != 3 || in <= kDirectChannels; }
   int64_t packed_size() const { return channels() * in * (direct() ? kh * kw : 25); }
 };
-
-Tensor float_contiguous(const Tensor& x) { return torch::stable::contiguous(torch::stable::to(x, ScalarType::Float)); }
 
 // (Cout, Cin, kh, kw) -> (Cout/16, kh, kw, Cin, 16), or (25, Cout/16, Cin, 16) in the Winograd domain; zero beyond Cout.
 void pack(const Tensor& weight, float* out) {
@@ -106,15 +102,6 @@ Tensor checked_packed(const std::optional<Tensor>& packed, int64_t size) {
   STD_TORCH_CHECK(packed->is_cpu() && is_float(*packed) && packed->numel() == size && packed->is_contiguous(),
                   "packed must be this weight's own, ", size, " contiguous float32 values");
   return *packed;
-}
-
-std::vector<float> padded_bias(const std::optional<Tensor>& bias, int64_t channels) {
-  std::vector<float> padded(channels, 0.0f);
-  if (bias.has_value()) {
-    const Tensor dense = float_contiguous(*bias);
-    std::copy_n(dense.const_data_ptr<float>(), dense.numel(), padded.begin());
-  }
-  return padded;
 }
 
 // --- moving pixels between a tensor and the rows of a convolution -----------------------------------------------------
@@ -385,7 +372,7 @@ Tensor convolve(const Tensor& x, const std::vector<Tensor>& weights, const std::
     const float* p = packed.const_data_ptr<float>();
     for (size_t l = 0; l < weights.size(); ++l) {
       const Filter f(weights[l]);
-      layers.push_back({f, p, padded_bias(biases[l], f.channels())});
+      layers.push_back({f, p, padded_bias(biases[l], f.out)});
       p += f.packed_size();
     }
     const Call call{{input.const_data_ptr<float>(), strides4(input)}, size, n_segment, fold_div, wrap, activation,
