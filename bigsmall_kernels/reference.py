@@ -117,7 +117,8 @@ def wtsm_conv2d_backward(
     before = activation_backward(grad, y, activation)
     options, reach = (stride, padding, dilation), [k - 1 - p for k, p in zip(weight.shape[2:], padding, strict=True)]
     # At stride 1 the adjoint of a convolution is a convolution, with the filter turned round: the fast kernel's again.
-    turned = mask[0] and options[::2] == ([1, 1], [1, 1]) and groups == 1 and min(reach) >= 0
+    plain = options[::2] == ([1, 1], [1, 1]) and groups == 1 and min(reach) >= 0
+    turned = mask[0] and plain and x.dtype == torch.float32
     aten_mask = [mask[0] and not turned, mask[1], mask[2]]
     gx = gw = gb = None
     if any(aten_mask):
@@ -266,11 +267,19 @@ def double_conv2d_pool_backward(
     mask: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, weight1, bias1, weight2, bias2 (those in `mask`); both layers' outputs are computed again."""
-    conv = torch.ops.bigsmall_kernels.wtsm_conv2d
     conv_backward = torch.ops.bigsmall_kernels.wtsm_conv2d_backward
     plain = (1, 1, True, [1, 1], [1, 1], [1, 1], 1, "relu")  # n_segment 1: the shift is the identity
-    hidden = conv(x, weight1, bias1, *plain, None)
-    y = conv(hidden, weight2, bias2, *plain, None)
+
+    def conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if x.dtype == torch.float32:
+            y: Tensor = torch.ops.bigsmall_kernels.wtsm_conv2d(x, weight, bias, *plain, None)
+            return y
+        return F.relu(F.conv2d(x, weight, bias, padding=1))  # in half precision the processor's own instructions win
+
+    given, x = x, x.contiguous(memory_format=torch.channels_last)  # the layout that convolutions like best
+    grad = grad.contiguous(memory_format=torch.channels_last)
+    hidden = conv(x, weight1, bias1)
+    y = conv(hidden, weight2, bias2)
     grad = torch.ops.aten.avg_pool2d_backward(grad, y, [pool, pool], [], [0, 0], False, True, None)
     mask2 = [any(mask[:3]), mask[3], mask[4]]
     grad, gw2, gb2 = conv_backward(grad, y, hidden, weight2, bias2 is not None, *plain, mask2)
@@ -278,7 +287,7 @@ def double_conv2d_pool_backward(
         none = x.new_empty(0)
         return none, x.new_empty(0), x.new_empty(0), gw2, gb2
     gx, gw1, gb1 = conv_backward(grad, hidden, x, weight1, bias1 is not None, *plain, mask[:3])
-    return gx, gw1, gb1, gw2, gb2
+    return gx.contiguous(memory_format=memory_format(given)) if mask[0] else gx, gw1, gb1, gw2, gb2
 
 
 def pack_double_conv2d_pool(weight1: Tensor, weight2: Tensor) -> Tensor:
