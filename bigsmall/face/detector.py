@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bigsmall.face import networks
+from bigsmall.threads import one_thread
 
 PYRAMID_FACTOR = 0.709  # halves the area at each level, as published
 THRESHOLDS = (0.6, 0.7, 0.8)  # of the three networks
@@ -26,18 +25,6 @@ class Face(NamedTuple):
     h: float
     confidence: float
     landmarks: np.ndarray  # (5, 2): left eye, right eye, nose, left and right corner of the mouth, as seen
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """No gradients, one thread: layers this small gain nothing from a second, and lose much on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 class FaceDetector:
@@ -55,7 +42,7 @@ class FaceDetector:
         self.longest_side, self.min_face = longest_side, min_face
         self._pnet, self._rnet, self._onet = (networks.load(name) for name in ("pnet", "rnet", "onet"))
 
-    @_quietly()
+    @one_thread()
     def detect(self, rgb: np.ndarray) -> list[Face]:
         """All faces in a picture (H, W, 3) uint8 RGB, the surest first."""
         picture, scale = self._reduce(rgb)
@@ -67,7 +54,7 @@ class FaceDetector:
             boxes = _square(boxes[_nms(boxes, out["face"][keep], 0.7)])
         return self._refine(picture, boxes, scale) if len(boxes) else []
 
-    @_quietly()
+    @one_thread()
     def verify(self, rgb: np.ndarray, face: Face) -> Face | None:
         """The face near where it was, by the last network alone: a fraction of the cost of `detect`."""
         x0, y0 = int(max(0, face.x - face.w / 2)), int(max(0, face.y - face.h / 2))

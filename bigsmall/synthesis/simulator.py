@@ -19,6 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..threads import one_thread
 from ..video import VideoWriter
 from . import drawing
 from .physiology import Truth, physiology, wander
@@ -132,21 +133,24 @@ class Simulation:
         y0, y1 = max(0, int(cy + reach[1])), min(height, math.ceil(cy + reach[3]))
         neck = min(max(0, int(cy + 0.4 * unit)), height - 1)
         for i in range(start, stop):
-            bvp = float(self.truth.bvp[i])
-            picture = room.clone()
-            dx, dy = self._shoulders[:, i] * unit
-            theta = torch.tensor([[[1, 0, -2 * dx / width], [0, 1, -2 * dy / (height - neck)]]], dtype=torch.float32)
-            grid = F.affine_grid(theta, [1, 1, height - neck, width], align_corners=False)
-            layer = F.grid_sample(body[:, :, neck:], grid, padding_mode="border", align_corners=False)
-            _cover(picture[:, :, neck:], layer, blood * bvp, float(self._chest[i]))
+            with one_thread():
+                bvp = float(self.truth.bvp[i])
+                picture = room.clone()
+                dx, dy = self._shoulders[:, i] * unit
+                theta = torch.tensor(
+                    [[[1, 0, -2 * dx / width], [0, 1, -2 * dy / (height - neck)]]], dtype=torch.float32
+                )
+                grid = F.affine_grid(theta, [1, 1, height - neck, width], align_corners=False)
+                layer = F.grid_sample(body[:, :, neck:], grid, padding_mode="border", align_corners=False)
+                _cover(picture[:, :, neck:], layer, blood * bvp, float(self._chest[i]))
 
-            texture = expression(self.truth.activation[i], self._blink[i])
-            theta = self._theta(i, x0, y0, x1, y1)
-            grid = F.affine_grid(theta, [1, 1, y1 - y0, x1 - x0], align_corners=False)
-            layer = F.grid_sample(texture, grid, align_corners=False)
-            _cover(picture[:, :, y0:y1, x0:x1], layer, blood * bvp, 1.0)
+                texture = expression(self.truth.activation[i], self._blink[i])
+                theta = self._theta(i, x0, y0, x1, y1)
+                grid = F.affine_grid(theta, [1, 1, y1 - y0, x1 - x0], align_corners=False)
+                layer = F.grid_sample(texture, grid, align_corners=False)
+                _cover(picture[:, :, y0:y1, x0:x1], layer, blood * bvp, 1.0)
 
-            value = (picture.mul_(lamp * float(self._lamp[i])))[0].permute(1, 2, 0).numpy()
+                value = (picture.mul_(lamp * float(self._lamp[i])))[0].permute(1, 2, 0).numpy()
             if self._noise:
                 # Photon noise grows with the root of the light, the sensor's own does not (in 8-bit levels).
                 sigma = np.sqrt(0.012 * np.maximum(value, 0) + 0.25) * np.float32(self._noise)
