@@ -202,7 +202,7 @@ def test_wrong_configurations_are_refused(tmp_path: Path) -> None:
         configuration(tmp_path / "none.yaml")
     with pytest.raises(ValueError, match="no key stepz"):
         configuration("default", ["stepz=3"])
-    assert configuration("default", ["crop.shift=0.2"])["crop"] == {"scale": [1.25, 1.85], "shift": 0.2}
+    assert configuration("default", ["crop.clips.shift=0.2"])["crop"]["clips"] == {"scale": [1.42, 1.58], "shift": 0.2}
 
 
 def test_f1_is_over_frames_and_leaves_out_what_never_shows() -> None:
