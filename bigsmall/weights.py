@@ -13,7 +13,6 @@ import hashlib
 import json
 import math
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -298,11 +297,10 @@ def save(path: str | Path, model: nn.Module, card: Card) -> None:
     if {n: v.shape for n, v in state.items()} != {n: v.shape for n, v in expected.items()}:
         raise ValueError(f"the weights do not fit the network of the card, {card.model!r} with {dict(card.options)}")
     data = safetensors.torch.save(state, {"card": card.to_json()})
-    descriptor, aside = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+        aside.write_bytes(data)
         os.replace(aside, path)
     except BaseException:
-        Path(aside).unlink(missing_ok=True)
+        aside.unlink(missing_ok=True)
         raise
