@@ -33,7 +33,7 @@ def extension_arguments() -> dict[str, object]:
     from torch.utils.cpp_extension import BuildExtension, CppExtension
 
     class Build(BuildExtension):
-        """Records what is built beside it; a build that fails leaves a pure-Python package."""
+        """Records what is built, beside it."""
 
         def run(self) -> None:
             super().run()

@@ -98,6 +98,8 @@ def _predict(video: Video, predictor: Predictor, seen: Seen, tell: Progress) -> 
 
     def crops(run: slice) -> Iterator[Crop]:
         for frame in frames:
+            if frame.index >= n:  # the source has grown since the first pass
+                return
             tell("measuring", frame.index + 1, n)
             box = seen.boxes[frame.index]
             if frame.index >= run.start and box is not None:

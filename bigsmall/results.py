@@ -6,13 +6,14 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bigsmall.files import whole
 from bigsmall.signals import Rate, Vital
 
 if TYPE_CHECKING:
@@ -146,11 +147,13 @@ class Measurement:
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write the rates, their confidence and everything about how they came to be."""
         text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        _whole(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+        with whole(path) as aside:
+            aside.write_text(text, encoding="utf-8")
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write `frames`."""
-        _whole(path, lambda aside: self.frames.to_csv(aside, index=False, float_format="%.6g"))
+        with whole(path) as aside:
+            self.frames.to_csv(aside, index=False, float_format="%.6g")
 
     def plot(self, path: str | os.PathLike[str]) -> None:
         """Draw the waveforms, the spectra with the rates marked, the action units over time, and what was refused."""
@@ -158,10 +161,11 @@ class Measurement:
 
         figure = draw(self)
         kind = Path(path).suffix.lstrip(".") or "png"
-        _whole(path, lambda aside: figure.savefig(aside, format=kind, dpi=130))
+        with whole(path) as aside:
+            figure.savefig(aside, format=kind, dpi=130)
 
     def save(self, folder: str | os.PathLike[str]) -> list[Path]:
-        """Write measurement.json, frames.csv, windows.csv and signals.png into `folder`, all of them or none."""
+        """Write measurement.json, frames.csv, windows.csv and signals.png into `folder`, each of them whole."""
         folder = Path(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         names = ("measurement.json", "frames.csv", "windows.csv", "signals.png")
@@ -186,14 +190,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (float, np.floating)):
         return round(float(value), 6) if math.isfinite(value) else None
     return int(value) if isinstance(value, np.integer) else value
-
-
-def _whole(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
-    """Write beside and rename, so that a failure leaves what was there before."""
-    path = Path(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        write(aside)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)

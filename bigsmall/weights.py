@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -24,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from . import models
+from .files import whole
 
 TASKS = ("au", "pulse", "respiration")  # in the order of the outputs
 ACTION_UNITS = tuple(f"AU{number:02d}" for number in (1, 2, 4, 6, 7, 10, 12, 14, 15, 17, 23, 24))  # FACTS 4
@@ -297,10 +297,5 @@ def save(path: str | Path, model: nn.Module, card: Card) -> None:
     if {n: v.shape for n, v in state.items()} != {n: v.shape for n, v in expected.items()}:
         raise ValueError(f"the weights do not fit the network of the card, {card.model!r} with {dict(card.options)}")
     data = safetensors.torch.save(state, {"card": card.to_json()})
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with whole(path) as aside:
         aside.write_bytes(data)
-        os.replace(aside, path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise

@@ -74,6 +74,15 @@ def parameters(
     return shape
 
 
+def packed(value: Any, size: int) -> None:
+    tensor("packed", value)
+    if value.dtype != torch.float32 or value.numel() != size:
+        raise ValueError(
+            f"packed must be what the pack op makes of these weights, float32 ({size},), "
+            f"got {value.dtype} {tuple(value.shape)}"
+        )
+
+
 def autocast(x: Tensor, *others: OptionalTensor) -> tuple[Tensor, tuple[Any, ...]]:
     """The tensors in autocast's dtype where it is on; float64 stays as autocast leaves it."""
     device = "cpu" if x.is_cpu else x.device.type

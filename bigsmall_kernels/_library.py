@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import os
 import pathlib
 import platform
 import warnings
@@ -18,10 +19,12 @@ from typing import Any
 import torch
 import torch.utils._pytree as pytree
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from . import reference
 
 NAMESPACE = "bigsmall_kernels"
+ISAS = ("portable", "avx2", "avx512")
 BACKENDS = ("reference", "cpp", "triton", "cuda")
 
 _SHIFT = "int n_segment, int fold_div, bool wrap"
@@ -207,6 +210,13 @@ def _load() -> tuple[Any, str]:
         )
         warnings.warn(message, RuntimeWarning, stacklevel=2)
         return None, message
+    asked = os.environ.get("BIGSMALL_KERNELS_ISA", module.isa())
+    if asked not in ISAS:
+        warnings.warn(
+            f"BIGSMALL_KERNELS_ISA must be one of {', '.join(ISAS)}, got {asked!r}: {module.isa()} is used",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     return module, f"built for {built['built_for']} by {built['compiler']}"
 
 
@@ -258,6 +268,8 @@ def call(op: str, *args: Any) -> Any:
         if _backend != "cpp" or device.type != "cpu" or not has_kernel(op, "CPU"):
             raise RuntimeError(f"{op} has no {_backend} kernel for a tensor on {device}; info() lists what there is")
     function = getattr(ops, op)
+    if not torch.compiler.is_compiling() and forward_ad._current_level >= 0:
+        return getattr(reference, op)(*args)  # forward-mode derivatives are the plain definition's
     if torch.compiler.is_compiling() or (torch.is_grad_enabled() and _any_requires_grad(args)):
         return function(*args)
     with torch._C._AutoDispatchBelowAutograd():
@@ -269,6 +281,7 @@ def info() -> dict[str, Any]:
 
     Returns a dictionary: `version`, `torch`, `library` (loaded or not, and a sentence), `isa` (the instruction set the
     CPU kernels run on, None without a library), `threads`, and `kernels`: op -> device -> "cpp", "cuda" or "reference".
+    The backward ops that say "reference" are written in PyTorch over the compiled forward ops.
     """
     from ._version import __version__
 

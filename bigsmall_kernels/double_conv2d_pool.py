@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from . import _check
+from . import _check, reference
 from ._library import call, given, ops, register_autograd
 
 
@@ -27,10 +27,12 @@ def double_conv2d_pool(
         weight1: (Cmid, C, 3, 3), of x's dtype; bias1: (Cmid,) or None.
         weight2: (Cout, Cmid, 3, 3), of x's dtype; bias2: (Cout,) or None.
         pool: side and stride of the average pooling; odd rests are dropped (floor).
-        packed: `torch.ops.bigsmall_kernels.pack_double_conv2d_pool(weight1, weight2)`, to spare packing at each call.
+        packed: `torch.ops.bigsmall_kernels.pack_double_conv2d_pool(weight1, weight2)` of the weights as they are now, to
+            spare packing at each call.
 
     Returns:
         (B, Cout, H // pool, W // pool) of x's dtype (autocast's where it is on); channels_last for a channels_last x.
+        A NaN or infinity may spread a few pixels further than in a direct convolution.
 
     Raises:
         TypeError, ValueError: naming the argument, what it was and what was expected.
@@ -41,12 +43,16 @@ def double_conv2d_pool(
     shape = x.shape
     if len(shape) != 4:
         raise ValueError(f"x must be (B, C, H, W), got {len(shape)} dimensions: {tuple(shape)}")
+    if shape[1] == 0:
+        raise ValueError(f"x must have at least one channel, got {tuple(shape)}")
     _check.positive("pool", pool)
     if shape[2] < pool or shape[3] < pool:
         raise ValueError(f"pool must be at most x's height and width {tuple(shape[2:])}, got {pool}")
     x, (weight1, bias1, weight2, bias2) = _check.autocast(x, weight1, bias1, weight2, bias2)
     middle = _check.parameters(("weight1", "bias1"), weight1, bias1, x, shape[1], three=True)[0]
     _check.parameters(("weight2", "bias2"), weight2, bias2, x, middle, three=True)
+    if packed is not None:
+        _check.packed(packed, reference.packed_block_size(weight1, weight2))
     result: Tensor = call("double_conv2d_pool", x, weight1, bias1, weight2, bias2, pool, packed)
     return result
 

@@ -13,6 +13,9 @@ from .wtsm import wtsm
 from .wtsm_conv2d import wtsm_conv2d
 
 
+_STORED = (Tensor, nn.Parameter)  # and no tensor subclass, which may have no data at all
+
+
 class Packed:
     """A module's cache of packed weights: fresh for the weights as they are, whatever changed them.
 
@@ -28,7 +31,7 @@ class Packed:
         """The packed weights, or None where packing does not pay: in training, while compiling, without the library."""
         if library is None or torch.compiler.is_compiling():
             return None
-        if any(w.device.type != "cpu" or not w.is_contiguous() for w in weights):
+        if any(type(w) not in _STORED or not w.is_cpu or not w.is_contiguous() for w in weights):
             return None
         if torch.is_grad_enabled() and any(w.requires_grad for w in weights):
             return None

@@ -47,6 +47,8 @@ def diff_normalize(frames: Tensor, eps: float = 1e-7, *, std: float | None = Non
     Source: BigSmall (WACV 2024) section 4.1; FACTS 3.2.
     """
     _frames(frames, 2, "a difference")
+    if eps is None or 0 < eps < 1e-30:
+        raise ValueError(f"eps must be 0 or at least 1e-30, got {eps}")
     result: Tensor = call("diff_normalize", frames, _number("eps", eps, 0.0), _number("std", std, 0.0))
     return result
 

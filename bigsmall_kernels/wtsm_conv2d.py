@@ -7,7 +7,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import _check
+from . import _check, reference
 from ._library import call, given, ops, register_autograd
 from .reference import ACTIVATIONS
 
@@ -16,8 +16,8 @@ _NONE = [0, 0]
 
 
 def _pair(name: str, value: Pair, least: int) -> list[int]:
-    pair = [value, value] if isinstance(value, int) else list(value)
-    if len(pair) != 2 or min(pair) < least:
+    pair = [value, value] if isinstance(value, int) else list(value) if isinstance(value, (tuple, list)) else []
+    if len(pair) != 2 or not all(isinstance(v, int) for v in pair) or min(pair) < least:
         raise ValueError(f"{name} must be an int or a pair of ints of at least {least}, got {value!r}")
     return pair
 
@@ -61,10 +61,11 @@ def wtsm_conv2d(
         n_segment, fold_div, wrap: as in `wtsm`.
         stride, padding, dilation, groups: as in torch.nn.functional.conv2d; "same" needs stride 1.
         activation: "none", "relu", "tanh" or "elu".
-        packed: `torch.ops.bigsmall_kernels.pack_wtsm_conv2d(weight)`, to spare packing at each call.
+        packed: `torch.ops.bigsmall_kernels.pack_wtsm_conv2d(weight)` of the weight as it is now, to spare packing.
 
     Returns:
         (B*n_segment, Cout, H', W') of x's dtype (autocast's where it is on); channels_last for a channels_last x.
+        A NaN or infinity may spread a few pixels further than in a direct convolution.
 
     Raises:
         TypeError, ValueError: naming the argument, what it was and what was expected.
@@ -88,6 +89,8 @@ def wtsm_conv2d(
         room, reach = image[axis] + odd[axis] + 2 * paddings[axis], dilations[axis] * (kernel[axis] - 1) + 1
         if room < reach:
             raise ValueError(f"weight reaches over {reach} pixels, more than x's padded {'HW'[axis]} of {room}")
+    if packed is not None:
+        _check.packed(packed, reference.packed_size(weight, 25))
     result: Tensor = call(
         "wtsm_conv2d",
         x,
@@ -124,7 +127,7 @@ def wtsm_conv2d_stack(
         weights: the layers' (Cout, Cin, 3, 3), of x's dtype, each layer's Cin the Cout of the one before.
         biases: the layers' (Cout,).
         n_segment, fold_div, wrap, activation: as in `wtsm_conv2d`, for every layer.
-        packed: `torch.ops.bigsmall_kernels.pack_wtsm_conv2d_stack(weights)`, to spare packing at each call.
+        packed: `torch.ops.bigsmall_kernels.pack_wtsm_conv2d_stack(weights)` of the weights as they are now.
 
     Returns:
         (B*n_segment, Cout of the last layer, H, W).
@@ -146,6 +149,8 @@ def wtsm_conv2d_stack(
         names = (f"weights[{i}]", f"biases[{i}]")
         _check.tensor(names[1], biases[i])
         channels = _check.parameters(names, weights[i], biases[i], x, channels, three=True)[0]
+    if packed is not None:
+        _check.packed(packed, sum(reference.packed_size(weight, 25) for weight in weights))
     result: Tensor = call("wtsm_conv2d_stack", x, weights, biases, n_segment, fold_div, wrap, activation, packed)
     return result
 

@@ -19,6 +19,10 @@ PyObject* checksum(PyObject*, PyObject* pieces) {
   for (Py_ssize_t i = 0; i < n; ++i) {
     unsigned long long address = 0, size = 0;
     if (!PyArg_ParseTuple(PyList_GetItem(pieces, i), "KK", &address, &size)) return nullptr;
+    if (address == 0 && size > 0) {
+      PyErr_SetString(PyExc_ValueError, "checksum of no data");
+      return nullptr;
+    }
     const char* p = reinterpret_cast<const char*>(static_cast<uintptr_t>(address));
     uint64_t words[8];
     for (; size > 0; p += sizeof(words)) {

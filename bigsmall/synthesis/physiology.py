@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
+
+from ..files import whole
 
 AUS = ("AU01", "AU02", "AU04", "AU06", "AU07", "AU10", "AU12", "AU14", "AU15", "AU17", "AU23", "AU24")
 
@@ -44,19 +45,13 @@ class Truth:
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write `frame, timestamp, bvp, respiration, heart_rate, respiration_rate, AU01 ... AU24`; empty = none."""
-        path = Path(path)
-        aside = path.with_name(f".{path.name}.part")
         columns = (self.bvp, self.respiration, self.heart_rate, self.respiration_rate)
-        try:
-            with open(aside, "w", newline="", encoding="utf-8") as f:
-                rows = csv.writer(f)
-                rows.writerow(("frame", "timestamp", "bvp", "respiration", "heart_rate", "respiration_rate", *AUS))
-                for i, (t, aus) in enumerate(zip(self.timestamp, self.aus, strict=True)):
-                    values = ("" if np.isnan(c[i]) else f"{c[i]:.6f}" for c in columns)
-                    rows.writerow((i, f"{t:.6f}", *values, *aus.tolist()))
-            os.replace(aside, path)
-        finally:
-            aside.unlink(missing_ok=True)
+        with whole(path) as aside, open(aside, "w", newline="", encoding="utf-8") as f:
+            rows = csv.writer(f)
+            rows.writerow(("frame", "timestamp", "bvp", "respiration", "heart_rate", "respiration_rate", *AUS))
+            for i, (t, aus) in enumerate(zip(self.timestamp, self.aus, strict=True)):
+                values = ("" if np.isnan(c[i]) else f"{c[i]:.6f}" for c in columns)
+                rows.writerow((i, f"{t:.6f}", *values, *aus.tolist()))
 
 
 def wander(t: np.ndarray, rng: np.random.Generator, low: float, high: float) -> np.ndarray:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import models
+from ..files import whole
 from ..models import BigSmall
 from . import videos
 
@@ -131,10 +131,9 @@ def fit(data: videos.Data, config: dict[str, Any], folder: Path, told: Callable[
         told(step + 1, dict(zip(("au", "bvp", "respiration"), log[-1][1:], strict=True)))
         if (step + 1) % config["checkpoint_every"] == 0 or step + 1 == config["steps"]:
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1, "log": log}
-            aside = checkpoint.with_suffix(".part")
-            torch.save(state, aside)
-            os.replace(aside, checkpoint)
-    with open(folder / "log.csv", "w", newline="", encoding="utf-8") as f:
+            with whole(checkpoint) as aside:
+                torch.save(state, aside)
+    with whole(folder / "log.csv") as aside, open(aside, "w", newline="", encoding="utf-8") as f:
         rows = csv.writer(f)
         rows.writerow(("step", "au", "bvp", "respiration"))
         rows.writerows([step, *(f"{value:.5f}" for value in values)] for step, *values in log)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -18,6 +17,7 @@ from torch import Tensor
 
 import bigsmall_kernels as bk
 
+from ..files import whole
 from ..signals.filters import diff_normalize_label
 from ..synthesis import Simulation, synthesize
 from ..video import VideoWriter, open_video
@@ -122,9 +122,8 @@ def clip_samples(config: Config, shard: int) -> Sample:
 def _keep(config: Config, kind: str, index: int, path: Path) -> None:
     torch.set_num_threads(1)
     sample = (video_sample if kind == "videos" else clip_samples)(config, index)
-    aside = path.with_suffix(".part")
-    save_file({name: np.ascontiguousarray(a) for name, a in sample.items()}, aside)
-    os.replace(aside, path)
+    with whole(path) as aside:
+        save_file({name: np.ascontiguousarray(a) for name, a in sample.items()}, aside)
 
 
 def _files(config: Config, folder: Path) -> list[tuple[str, int, Path]]:

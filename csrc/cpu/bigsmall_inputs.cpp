@@ -33,12 +33,12 @@ struct Axis {
     const auto edge = [&](int64_t i) { return offset + length * static_cast<double>(i) / static_cast<double>(size); };
     for (int64_t i = 0; i < size; ++i) {
       const double left = edge(i), right = edge(i + 1);
-      int64_t p = static_cast<int64_t>(left + kNothing);
+      int64_t p = std::min(static_cast<int64_t>(left + kNothing), pixels - 1 - start);
       first.push_back(p);
       begin.push_back(static_cast<int64_t>(weight.size()));
       do {
         const double low = static_cast<double>(p);
-        weight.push_back(static_cast<float>((std::min(right, low + 1) - std::max(left, low)) * unit));
+        weight.push_back(static_cast<float>(std::max(0.0, std::min(right, low + 1) - std::max(left, low)) * unit));
         ++p;
       } while (static_cast<double>(p) < right - kNothing && start + p < pixels);
       extent = p;

@@ -41,7 +41,10 @@ void pack_direct(const float* weight, int64_t out, int64_t in, float* packed) {
   }
 }
 
+bool is_3x3(const Tensor& w) { return w.dim() == 4 && w.size(2) == 3 && w.size(3) == 3; }
+
 Tensor pack_double_conv2d_pool(const Tensor& weight1, const Tensor& weight2) {
+  STD_TORCH_CHECK(is_3x3(weight1) && is_3x3(weight2), "weight1 and weight2 must be (Cout, Cin, 3, 3)");
   const Tensor w1 = float_contiguous(weight1), w2 = float_contiguous(weight2);
   Tensor packed = empty1(packed_size(w1, true) + packed_size(w2, false), aoti_torch_dtype_float32());
   float *to1 = packed.mutable_data_ptr<float>(), *to2 = to1 + packed_size(w1, true);
@@ -88,7 +91,9 @@ float* workspace(int64_t floats) {
 Tensor double_conv2d_pool(const Tensor& x, const Tensor& weight1, const std::optional<Tensor>& bias1,
                           const Tensor& weight2, const std::optional<Tensor>& bias2, int64_t pool,
                           const std::optional<Tensor>& packed) {
-  STD_TORCH_CHECK(x.dim() == 4 && weight1.dim() == 4 && weight2.dim() == 4 && weight1.size(1) == x.size(1) &&
+  STD_TORCH_CHECK(x.dim() == 4 && is_3x3(weight1) && is_3x3(weight2) && weight1.size(1) == x.size(1) &&
+                      (!bias1.has_value() || bias1->numel() == weight1.size(0)) &&
+                      (!bias2.has_value() || bias2->numel() == weight2.size(0)) &&
                       weight2.size(1) == weight1.size(0) && x.size(1) > 0 && pool > 0,
                   "double_conv2d_pool needs x (B, C, H, W), weight1 (M, C, 3, 3), weight2 (N, M, 3, 3), C and pool >= 1");
   if (dtype_of(x) == aoti_torch_dtype_float64()) return composed(x, weight1, bias1, weight2, bias2, pool);

@@ -34,7 +34,7 @@ struct ConvTiles {
   int64_t channels;
   Activation activation;
   float* input;    // workspace: (25, kTiles, pixel_stride)
-  float* product;  // workspace: (25, kTiles, channels)
+  float* product;  // workspace: (25, kTiles, 64), for 64 output channels at a time
   float* out;      // (count, 9, channels)
 };
 

@@ -143,7 +143,7 @@ def test_nothing_half_written(tmp_path: Path, card: Card, monkeypatch: pytest.Mo
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(weights.os, "replace", fail)
+    monkeypatch.setattr("os.replace", fail)
     with pytest.raises(OSError, match=r"disk full"):
         weights.save(target, models.build(card.model, **card.options), card)
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("w.safetensors", b"before")]

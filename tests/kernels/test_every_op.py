@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from kernel_helpers import error
+from kernel_helpers import error, every_isa
 from torch import Tensor
 
 import bigsmall_kernels as bk
@@ -64,6 +64,7 @@ def test_gradients_and_their_gradients(name: str, threads) -> None:
     assert torch.autograd.gradgradcheck(function, tensors, fast_mode=True)
 
 
+@every_isa
 @names
 def test_float32_gradients_are_the_references(name: str) -> None:
     """The compiled kernels' gradients against autograd through the reference in float64."""
@@ -226,6 +227,22 @@ def test_unknown_backend() -> None:
         bk.use_backend("fast"),
     ):
         pass
+
+
+@names
+def test_forward_mode_derivatives_are_never_lost(name: str) -> None:
+    function, tensors = FUNCTIONS[name][0], FUNCTIONS[name][1](torch.float64)
+    step, h = torch.randn_like(tensors[0]), 1e-6
+    _, tangent = torch.func.jvp(lambda x: function(x, *tensors[1:]), (tensors[0],), (step,))
+    ahead, behind = (function(tensors[0] + way * h * step, *tensors[1:]) for way in (1, -1))
+    assert torch.allclose(tangent, (ahead - behind) / (2 * h), rtol=1e-5, atol=1e-5)
+
+
+def test_modules_take_weights_without_data() -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode(), torch.no_grad():
+        assert bk.nn.WTSMConv2d(4, 6).eval()(torch.empty(3, 4, 5, 5)).shape == (3, 6, 5, 5)
 
 
 FORWARD_OPS = [op for op in _library.OPS if not op.endswith("_backward") or op == "wtsm_backward"]

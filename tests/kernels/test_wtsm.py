@@ -77,6 +77,7 @@ def test_fewer_channels_than_fold_div_and_one_frame_are_the_identity() -> None:
     assert torch.equal(bk.wtsm(x, 1), x)
 
 
+@every_isa
 def test_expanded_and_empty() -> None:
     x = torch.randn(1, 1, 1, 3).expand(6, 32, 9, 3)
     assert torch.equal(bk.wtsm(x), reference.wtsm(x.contiguous(), 3, 3, True))
@@ -96,6 +97,7 @@ def test_more_elements_than_32_bits_count() -> None:
     assert not y[2, 0].any()
 
 
+@every_isa
 def test_same_bits_on_any_thread_count(threads) -> None:
     x = torch.randn(30, 32, 9, 9)
     same_bits_on_any_thread_count(lambda: bk.wtsm(x))
