@@ -75,5 +75,5 @@ def test_training(paired: Any, clips: int, threads: int) -> None:
         kernel="double_conv2d_pool_backward",
         flops=3 * 2 * models.describe("bigsmall").macs_per_clip * clips,
         frames=3 * clips,
-        tolerance=1e-3,  # a ReLU's input within rounding of zero falls on either side
+        tolerance=3e-3,  # a ReLU's input within rounding of zero falls on either side
     )

@@ -35,7 +35,8 @@ def table(run: dict[str, Any]) -> str:
     ceilings = {r["extra_info"]["threads"]: r["extra_info"]["ceilings"] for r in run["benchmarks"]}
     lines = [
         f"Measured {run['datetime'][:10]} on {machine['cpu'].get('brand_raw', 'unknown')}, "
-        f"{machine['cpu'].get('count', '?')} cores, torch {machine['torch']}, instruction set {machine['isa']}.",
+        f"{machine['cpu'].get('count', '?')} cores, torch {machine['torch']}, instruction set {machine['isa']}, "
+        f"commit {run['commit_info']['id'][:10]}.",
         "",
         "Ceilings in the same run: "
         + "; ".join(
@@ -46,7 +47,8 @@ def table(run: dict[str, Any]) -> str:
         + ".",
         "",
         "Ratio: the best peer's time over ours (above 1: ours is faster), the median over interleaved rounds, its "
-        "range. Peers outside the error rule (reduced precision) are shown and take no part. Microseconds a call.",
+        "range. Peers whose error exceeds ten times ours' bound (reduced precision) are shown and take no part. "
+        "Microseconds a call. The backward ops' kernel is named reference: PyTorch over the compiled forward ops.",
         "",
         "| row | kernel | ours | frames/s | ratio | range | best peer | share of the ceiling | peers |",
         "|---|---|---|---|---|---|---|---|---|",
