@@ -305,3 +305,12 @@ def test_strides_beyond_32_bits() -> None:
     given, dense = bk.bigsmall_inputs(frames, **arguments), bk.bigsmall_inputs(frames.contiguous(), **arguments)
     assert torch.equal(given[0], dense[0])
     assert torch.equal(given[1], dense[1])
+
+
+@every_isa
+def test_a_box_next_to_nothing_reads_the_pixel_it_lies_in() -> None:
+    """Where rounding would step past the last column."""
+    frames = video(2, 4, 48)
+    box = torch.tensor([48 - 1e-10, 0, 1e-10, 4], dtype=torch.float64)
+    big, _ = bk.bigsmall_inputs(frames, box, big_size=4, small_size=2, n_segment=1, stats=bk.InputStats(0.0, 1.0, 1.0))
+    assert torch.allclose(big[0], frames[0, :, -1:].permute(2, 0, 1).float().expand(3, 4, 4))

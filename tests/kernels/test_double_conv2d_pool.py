@@ -163,5 +163,15 @@ def test_packed_weights_are_the_references(channels) -> None:
 
 def test_packed_of_another_size_is_refused() -> None:
     w1, b1, w2, b2 = parameters(5, 6, 7)
-    with pytest.raises(RuntimeError, match="packed must be"):
+    with pytest.raises(ValueError, match="packed must be"):
         bk.double_conv2d_pool(torch.randn(1, 5, 8, 8), w1, b1, w2, b2, 2, packed=torch.zeros(100))
+
+
+def test_the_op_itself_refuses_what_it_would_misread() -> None:
+    op, x, filters = torch.ops.bigsmall_kernels.double_conv2d_pool, torch.ones(1, 5, 8, 8), torch.ones(16, 16, 3, 3)
+    with pytest.raises(RuntimeError, match="weight1"):
+        op(x, torch.ones(16, 5, 1, 1), None, filters, None, 2, None)
+    with pytest.raises(RuntimeError, match="weight1"):
+        op(x, torch.ones(16, 5, 3, 3), torch.ones(1), filters, None, 2, None)
+    with pytest.raises(ValueError, match="x must have at least one channel"):
+        bk.double_conv2d_pool(torch.ones(1, 0, 8, 8), torch.ones(4, 0, 3, 3), None, torch.ones(4, 4, 3, 3), None, 2)

@@ -183,3 +183,8 @@ def test_strides_beyond_32_bits() -> None:
     x.copy_(pixels((2, 3, 5), torch.uint8))
     assert torch.equal(bk.diff_normalize(x), bk.diff_normalize(x.contiguous()))
     assert torch.equal(bk.standardize(x), bk.standardize(x.contiguous()))
+
+
+def test_eps_too_small_for_float32_is_refused() -> None:
+    with pytest.raises(ValueError, match="eps must be 0 or at least 1e-30, got 1e-40"):
+        bk.diff_normalize(torch.zeros(2, 3), 1e-40)
