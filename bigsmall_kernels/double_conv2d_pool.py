@@ -27,8 +27,8 @@ def double_conv2d_pool(
         weight1: (Cmid, C, 3, 3), of x's dtype; bias1: (Cmid,) or None.
         weight2: (Cout, Cmid, 3, 3), of x's dtype; bias2: (Cout,) or None.
         pool: side and stride of the average pooling; odd rests are dropped (floor).
-        packed: `torch.ops.bigsmall_kernels.pack_double_conv2d_pool(weight1, weight2)` of the weights as they are now, to
-            spare packing at each call.
+        packed: `torch.ops.bigsmall_kernels.pack_double_conv2d_pool(weight1, weight2)` of the weights as they are now,
+            to spare packing at each call.
 
     Returns:
         (B, Cout, H // pool, W // pool) of x's dtype (autocast's where it is on); channels_last for a channels_last x.

@@ -12,7 +12,6 @@ from .normalize import diff_normalize, standardize
 from .wtsm import wtsm
 from .wtsm_conv2d import wtsm_conv2d
 
-
 _STORED = (Tensor, nn.Parameter)  # and no tensor subclass, which may have no data at all
 
 

@@ -1,8 +1,8 @@
 """The plain PyTorch definition of every op: the law, the fallback and the baseline.
 
 Every function here takes exactly the arguments of the op of the same name in `_library.py`, works on any device, dtype
-and strides, and is differentiable by autograd where the op is. `*_backward` functions are the vector-Jacobian products; those of the
-convolutions call the forward ops again, whose kernels are the fast ones where there are any.
+and strides, and is differentiable by autograd where the op is. `*_backward` functions are the vector-Jacobian products;
+those of the convolutions call the forward ops again, whose kernels are the fast ones where there are any.
 """
 
 from __future__ import annotations
