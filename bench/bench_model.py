@@ -56,6 +56,7 @@ def _step(model: Any, module: nn.Module, data: tuple[Tensor, Tensor]) -> peers.C
 
 def test_training(paired: Any, clips: int, threads: int) -> None:
     """Forward and backward, without dropout so that the gradients can be compared."""
+    torch.manual_seed(1)  # with seed 0 a ReLU's input is so near zero that rounding decides a gradient's third digit
     ours, plain = (network.eval() for network in networks())
     data = inputs(clips)
     exact = copy.deepcopy(plain).double()
@@ -75,5 +76,5 @@ def test_training(paired: Any, clips: int, threads: int) -> None:
         kernel="double_conv2d_pool_backward",
         flops=3 * 2 * models.describe("bigsmall").macs_per_clip * clips,
         frames=3 * clips,
-        tolerance=3e-3,  # a ReLU's input within rounding of zero falls on either side
+        tolerance=1e-3,  # a ReLU's input within rounding of zero falls on either side
     )
