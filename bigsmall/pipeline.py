@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from bigsmall import weights as weight_files
-from bigsmall.face import Box, CropPolicy, FaceTracker, Track, crop_box
+from bigsmall.face import Box, CropPolicy, FaceTracker, Track, crop_box, face_scale
 from bigsmall.inputs import LEAST, Crop, InputSums, iter_inputs
 from bigsmall.measure import Progress
 from bigsmall.readings import MAX_GAP, Outputs, Seen, conclude
@@ -43,10 +43,11 @@ def run(
 def _look(video: Video, predictor: Predictor, crop: CropPolicy | None, tell: Progress) -> Seen:
     seen, sums = Seen(), InputSums(big_size=predictor.big_size, convention=predictor.convention)
     policy: CropPolicy = predictor.crop if crop is None else crop
-    tracker = FaceTracker() if crop in (None, "face") else None
+    tracker = FaceTracker() if crop is None or face_scale(crop) is not None else None
     for frame in video:
         height, width = frame.rgb.shape[:2]
-        track = tracker.update(frame) if tracker else None
+        tracks = tracker.update(frame) if tracker else []
+        track = tracks[0] if tracks else None
         box = None if tracker and track is None else crop_box(policy, track.face if track else None, width, height)
         seen.timestamps.append(frame.timestamp)
         seen.tracks.append(track)

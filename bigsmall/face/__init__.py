@@ -1,6 +1,6 @@
 """Detection, tracking and crops of faces."""
 
-from bigsmall.face.crop import Box, CropPolicy, crop_box, parse_crop
+from bigsmall.face.crop import Box, CropPolicy, crop_box, face_scale, parse_crop
 from bigsmall.face.detector import Face, FaceDetector
 from bigsmall.face.networks import FaceWeightsError
 from bigsmall.face.tracker import FaceTracker, Track
@@ -14,5 +14,6 @@ __all__ = [
     "FaceWeightsError",
     "Track",
     "crop_box",
+    "face_scale",
     "parse_crop",
 ]

@@ -6,23 +6,44 @@ from bigsmall.face.detector import Face
 
 Box = tuple[int, int, int, int]  # x, y, w, h in pixels
 CropPolicy = str | Box
-POLICIES = ("frame", "square", "face")
 FACE_SCALE = 1.5  # of the detected box, as the toolbox enlarges it (FACTS 3.4)
+SCALES = 0.5, 10.0  # the least and the greatest that "face:S" takes
+EXPECTED = "frame, square, face, face:S (S times the face's longer side)"
 
 
 def parse_crop(text: str) -> CropPolicy:
-    """A crop policy from the command line: a name, or "x,y,w,h".
+    """A crop policy from the command line: a name ("frame", "square", "face", "face:1.8"), or "x,y,w,h".
 
     Raises:
         ValueError: it is neither.
     """
-    if text in POLICIES:
-        return text
     try:
         x, y, w, h = (int(part) for part in text.split(","))
     except ValueError:
-        raise ValueError(f"crop was {text!r}, expected {', '.join(POLICIES)} or x,y,w,h in whole pixels") from None
+        if text not in ("frame", "square") and face_scale(text) is None:
+            raise ValueError(f"crop was {text!r}, expected {EXPECTED} or x,y,w,h in whole pixels") from None
+        return text
     return x, y, w, h
+
+
+def face_scale(policy: CropPolicy) -> float | None:
+    """The S of the policy "face:S", 1.5 of plain "face"; None for the policies that need no face.
+
+    Raises:
+        ValueError: S is no number from 0.5 to 10.
+    """
+    if not isinstance(policy, str):
+        return None
+    name, colon, scale = policy.partition(":")
+    if name != "face":
+        return None
+    try:
+        s = float(scale) if colon else FACE_SCALE
+    except ValueError:
+        s = 0.0
+    if not SCALES[0] <= s <= SCALES[1]:
+        raise ValueError(f"crop was {policy!r}, expected face:S with a scale S from {SCALES[0]:g} to {SCALES[1]:g}")
+    return s
 
 
 def crop_box(policy: CropPolicy, face: Face | None, width: int, height: int) -> Box | None:
@@ -30,8 +51,9 @@ def crop_box(policy: CropPolicy, face: Face | None, width: int, height: int) -> 
 
     Args:
         policy: "frame", the whole picture; "square", the bottom square of portrait pictures as the authors trained
-            (FACTS 3.1) and the centre square of landscape; "face", a square around the face, 1.5 times its longer side;
-            or a fixed box (x, y, w, h).
+            (FACTS 3.1) and the centre square of landscape; "face:S", a square around the face, S times its longer
+            side, moved and at last shrunk to lie inside the picture ("face": 1.5; respiration wants the shoulders,
+            which show from about 2); or a fixed box (x, y, w, h).
         face: needed by "face" only; without it that policy gives None.
         width, height: of the picture, pixels.
 
@@ -48,11 +70,12 @@ def crop_box(policy: CropPolicy, face: Face | None, width: int, height: int) -> 
     if policy == "square":
         side = min(width, height)
         return (width - side) // 2, height - side, side, side
-    if policy != "face":
-        raise ValueError(f"crop was {policy!r}, expected {', '.join(POLICIES)} or a box (x, y, w, h)")
+    scale = face_scale(policy)
+    if scale is None:
+        raise ValueError(f"crop was {policy!r}, expected {EXPECTED} or a box (x, y, w, h)")
     if face is None:
         return None
-    side = min(round(FACE_SCALE * max(face.w, face.h)), width, height)
+    side = max(1, min(round(scale * max(face.w, face.h)), width, height))
     x = round(face.x + face.w / 2 - side / 2)
     y = round(face.y + face.h / 2 - side / 2)
     return min(max(x, 0), width - side), min(max(y, 0), height - side), side, side

@@ -10,8 +10,9 @@ from bigsmall.video import Frame
 
 
 class Track(NamedTuple):
-    """Where the face is held to be, and how sure the detector was when it last looked."""
+    """Where a face is held to be, and how sure the detector was when it last looked."""
 
+    face_id: int
     face: Face
     confidence: float
 
@@ -27,6 +28,7 @@ class FaceTracker:
 
     Args:
         detector: made if not given.
+        several: follow all faces, not the largest only.
         detect_every, look_every: seconds.
     """
 
@@ -34,22 +36,23 @@ class FaceTracker:
         self,
         detector: FaceDetector | None = None,
         *,
+        several: bool = False,
         detect_every: float = 0.5,
         look_every: float = 0.1,
         min_overlap: float = 0.7,
         max_shift: float = 0.12,
     ) -> None:
-        self._detector = detector or FaceDetector()
+        self._detector, self.several = detector or FaceDetector(), several
         self.detect_every, self.look_every = detect_every, look_every
         self.min_overlap, self.max_shift = min_overlap, max_shift
         self._track: Track | None = None
         self._detected = self._looked = -math.inf
 
-    def update(self, frame: Frame) -> Track | None:
-        """The face in this frame, None while there is none. Frames come in order of time."""
+    def update(self, frame: Frame) -> list[Track]:
+        """The faces in this frame, none while there is none. Frames come in order of time."""
         now, held = frame.timestamp, self._track
         if now - self._looked < self.look_every - 1e-3:
-            return held
+            return [held] if held else []
         self._looked = now
         found: Face | None = None
         if held is not None and now - self._detected < self.detect_every - 1e-3:
@@ -60,10 +63,10 @@ class FaceTracker:
         if found is None:
             self._track = None
         elif held is None or self._moved(held.face, found):
-            self._track = Track(found, found.confidence)
+            self._track = Track(0, found, found.confidence)
         else:
-            self._track = Track(held.face, found.confidence)
-        return self._track
+            self._track = Track(0, held.face, found.confidence)
+        return [self._track] if self._track else []
 
     def _choose(self, faces: list[Face]) -> Face | None:
         """The face that was followed if it is still there, else the largest."""

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from bigsmall.face import Face, FaceDetector, FaceTracker, FaceWeightsError, crop_box, networks, parse_crop
+from bigsmall.face import (
+    Face,
+    FaceDetector,
+    FaceTracker,
+    FaceWeightsError,
+    crop_box,
+    face_scale,
+    networks,
+    parse_crop,
+)
 from bigsmall.video import Frame, open_video
 
 lz4_frame = pytest.importorskip("lz4.frame")
@@ -83,8 +92,9 @@ def test_a_picture_of_another_kind_is_refused(detector):
 
 
 def tracks(path, first=0, last=None):
+    """The one face of each frame, None where there is none."""
     tracker = FaceTracker()
-    return [tracker.update(frame) for frame in islice(open_video(path), first, last)]
+    return [next(iter(tracker.update(frame)), None) for frame in islice(open_video(path), first, last)]
 
 
 def test_a_still_face_keeps_one_box(reference_dir):
@@ -134,7 +144,7 @@ def follow(*faces: Face | None) -> list[float | None]:
     """Where the box is held, one detection after the other."""
     tracker = FaceTracker(Script(*faces), detect_every=0.5, look_every=0.5)
     found = [tracker.update(Frame(i, i * 0.5, np.zeros((1, 1, 3), np.uint8))) for i in range(len(faces))]
-    return [track and track.face.x for track in found]
+    return [track[0].face.x if track else None for track in found]
 
 
 def test_the_box_is_held_still_until_the_face_has_really_moved():
@@ -189,6 +199,8 @@ def test_crops():
     assert crop_box("square", None, 528, 592) == (0, 64, 528, 528)  # portrait: the bottom square
     assert crop_box("square", None, 640, 480) == (80, 0, 480, 480)  # landscape: the centre square
     assert crop_box("face", face, 640, 480) == (70, 60, 120, 120)  # 1.5 x 80 around (130, 120)
+    assert crop_box("face:2", face, 640, 480) == (50, 40, 160, 160)
+    assert crop_box("face:8", face, 640, 480) == (0, 0, 480, 480)  # never larger than the picture
     assert crop_box("face", None, 640, 480) is None
     assert crop_box((1, 2, 30, 40), None, 640, 480) == (1, 2, 30, 40)
 
@@ -206,7 +218,9 @@ def test_a_crop_stays_inside_the_picture(x, size):
 
 def test_crops_by_name_or_numbers():
     assert parse_crop("square") == "square"
+    assert parse_crop("face:1.8") == "face:1.8"
     assert parse_crop("0,0,528,528") == (0, 0, 528, 528)
+    assert [face_scale(crop) for crop in ("face", "face:2", "square", (1, 2, 3, 4))] == [1.5, 2.0, None, None]
     for text in ("circle", "1,2,3", "a,b,c,d", ""):
         with pytest.raises(ValueError, match="crop was"):
             parse_crop(text)
@@ -214,3 +228,8 @@ def test_crops_by_name_or_numbers():
         crop_box((600, 0, 50, 50), None, 640, 480)
     with pytest.raises(ValueError, match="crop was 'circle'"):
         crop_box("circle", None, 640, 480)
+    for text in ("face:", "face:0.2", "face:11", "face:nan", "face:wide"):
+        with pytest.raises(ValueError, match=r"a scale S from 0\.5 to 10"):
+            parse_crop(text)
+        with pytest.raises(ValueError, match=r"a scale S from 0\.5 to 10"):
+            crop_box(text, None, 640, 480)
