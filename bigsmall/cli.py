@@ -170,7 +170,7 @@ def _show(result: Measurement) -> None:
     )
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_row("heart rate", *_cells(result.heart_rate))
-    table.add_row("  by POS", *_cells(result.pos_heart_rate))
+    table.add_row("  by POS", *_cells(result.unsupervised["pos"]))
     table.add_row("respiration rate", *_cells(result.respiration_rate))
     if result.action_units:
         active = frames[[f"{name}_c" for name in result.action_units]].dropna().astype(float).mean().dropna()

@@ -75,7 +75,7 @@ def _header(axes: Any, m: Measurement) -> None:
               transform=axes.transAxes)  # fmt: skip
     columns = (
         ("Heart rate", m.heart_rate, PULSE),
-        ("Heart rate by POS", m.pos_heart_rate, POS),
+        ("Heart rate by POS", m.unsupervised["pos"], POS),
         ("Respiration rate", m.respiration_rate, BREATH),
     )
     for x, (title, reading, colour) in zip((0, 0.36, 0.68), columns, strict=True):

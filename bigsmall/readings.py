@@ -11,7 +11,7 @@ import pandas as pd
 
 import bigsmall_kernels as bk
 from bigsmall.face import Box, CropPolicy, Track
-from bigsmall.results import AU_THRESHOLD, Measurement, Reading, Trace
+from bigsmall.results import AU_THRESHOLD, WINDOW_COLUMNS, Measurement, Reading, Trace
 from bigsmall.signals import HEART_RATE, RESPIRATION_RATE, Vital, assess, filters, unsupervised
 from bigsmall.video import Video
 from bigsmall.weights import Predictor
@@ -19,7 +19,6 @@ from bigsmall.weights import Predictor
 MAX_GAP = 1.0  # s: a face away for less does not end a stretch; the waveforms are bridged
 LEAST_STRETCH = 2.0  # s: shorter waveforms are not drawn
 STEPS = {HEART_RATE: 1.0, RESPIRATION_RATE: 5.0}  # s between two windows
-WINDOW_COLUMNS = ("vital", "start", "end", "value", "unit", "confidence", "low", "high", "pos", "note")
 
 
 @dataclass
@@ -83,7 +82,7 @@ def conclude(
         },
         heart_rate=reading("pulse", HEART_RATE, traces.get("pos")),
         respiration_rate=reading("respiration", RESPIRATION_RATE),
-        pos_heart_rate=reading("pos", HEART_RATE),
+        unsupervised={"pos": reading("pos", HEART_RATE)},
         frames=_table(seen, absent, waves, probabilities, predictor.action_units),
         windows=pd.DataFrame(windows, columns=list(WINDOW_COLUMNS)),
         lost=_lost(times, absent),
@@ -172,8 +171,10 @@ def _windows(traces: dict[str, Trace], times: np.ndarray) -> list[dict[str, Any]
             rate = _assess(traces[name].between(start, start + length), vital, second)
             low, high = rate.interval or (None, None)
             pos = _assess(second, vital).value if second else None
-            name_of = vital.name.replace(" ", "_")
-            values = (name_of, start, start + length, rate.value, rate.unit, rate.confidence, low, high, pos, rate.note)
+            values = (
+                0, vital.name.replace(" ", "_"), start, start + length, rate.value, rate.unit, rate.confidence, low,
+                high, rate.snr, rate.by_peaks, pos, rate.note,
+            )  # fmt: skip
             rows.append(dict(zip(WINDOW_COLUMNS, values, strict=True)))
     return rows
 
@@ -196,7 +197,7 @@ def _table(
     table = {
         "frame": np.arange(len(absent)),
         "timestamp": np.array(seen.timestamps),
-        "face_id": _integers(np.zeros(len(absent)), absent),
+        "face_id": np.zeros(len(absent), dtype=int),
         "success": (~absent).astype(int),
         **dict(zip(("confidence", "x", "y", "w", "h"), place.T, strict=True)),
         "bvp": np.where(absent, np.nan, waves["pulse"]),

@@ -7,9 +7,9 @@ import math
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -19,9 +19,14 @@ from bigsmall.signals import Rate, Vital
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA_VERSION = 1
+    from bigsmall.video import Video
+
+SCHEMA_VERSION = 2
 DISCLAIMER = "Not a medical device: not for diagnosis, treatment or monitoring of any person's health."
 AU_THRESHOLD = 0.5  # on the probability, as the authors count an action unit (FACTS 6)
+WINDOW_COLUMNS = (
+    "face_id", "vital", "start", "end", "value", "unit", "confidence", "low", "high", "snr", "peaks", "pos", "note",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,8 @@ class Reading:
         interval: 95 %, per minute.
         note: the reason of a refusal, or what part of the video was measured.
         band: between which two rates it was looked for, per minute.
+        snr: dB, estimated from the signal alone.
+        by_peaks: the same rate from the distances between the waveform's peaks, None where they cannot be told apart.
     """
 
     value: float | None
@@ -42,10 +49,13 @@ class Reading:
     interval: tuple[float, float] | None
     note: str | None
     band: tuple[float, float]
+    snr: float | None = None
+    by_peaks: float | None = None
 
     @classmethod
     def of(cls, rate: Rate, vital: Vital) -> Reading:
-        return cls(rate.value, rate.unit, rate.confidence, rate.interval, rate.note, (60 * vital.low, 60 * vital.high))
+        band = (60 * vital.low, 60 * vital.high)
+        return cls(rate.value, rate.unit, rate.confidence, rate.interval, rate.note, band)
 
     @classmethod
     def refused(cls, vital: Vital, note: str) -> Reading:
@@ -77,34 +87,55 @@ class Trace:
         return Trace(self.values[part], self.unfiltered[part], self.fs, self.start + part.start / self.fs)
 
 
+class Thumbnail(NamedTuple):
+    """The face at one moment."""
+
+    timestamp: float  # seconds
+    rgb: np.ndarray  # (96, 96, 3) uint8
+
+
 @dataclass(frozen=True)
 class Measurement:
-    """Everything that was measured in one video.
+    """Everything that was measured of one face of a video.
 
     Attributes:
         source: name, width, height, fps, frames, seconds and, where something was wrong, a note.
         heart_rate, respiration_rate: from the network.
-        pos_heart_rate: by POS, without a network, as an independent check.
+        unsupervised: the heart rate without a network, as an independent check, by method: "pos", "chrom", "green".
         frames: one row a frame: frame, timestamp (s), face_id, success, confidence, x, y, w, h (pixels), bvp,
             respiration (unit standard deviation, NaN where not measured), AU01 ... AU24 (probabilities), AU01_c ...
             (0, 1 or missing).
-        windows: sliding windows: vital, start, end (s), value, unit, confidence, low, high, pos, note.
+        windows: sliding windows: face_id, vital, start, end (s), value, unit, confidence, low, high, snr (dB), peaks
+            (the rate by peaks), pos (the rate by POS), note.
         lost: stretches without a face, (first, last) timestamps in seconds.
         model: weights, cards of the files, crop, and what a reader of the numbers must know.
         action_units: names of the columns in `frames`; empty where the weights have none.
         traces: "pulse", "pos", "respiration" where there was enough video for them.
+        face_id: which face: 0, 1, ... in the order in which they appeared.
+        others: the other faces of the video, where all were measured.
+        thumbnails: the face at some moments, in order.
+        video: what was measured, to be read again by `overlay`; None where it cannot be.
     """
 
     source: Mapping[str, Any]
     heart_rate: Reading
     respiration_rate: Reading
-    pos_heart_rate: Reading
+    unsupervised: Mapping[str, Reading]
     frames: pd.DataFrame
     windows: pd.DataFrame
     lost: tuple[tuple[float, float], ...]
     model: Mapping[str, Any]
     action_units: tuple[str, ...]
     traces: Mapping[str, Trace]
+    face_id: int = 0
+    others: tuple[Measurement, ...] = ()
+    thumbnails: tuple[Thumbnail, ...] = ()
+    video: Video | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def faces(self) -> tuple[Measurement, ...]:
+        """This one and the others."""
+        return self, *self.others
 
     @property
     def measured(self) -> bool:
@@ -116,6 +147,22 @@ class Measurement:
         """As `to_json` writes it; numbers that are not finite become None."""
         from bigsmall import __version__
 
+        result: dict[str, Any] = _plain(
+            {
+                "schema_version": SCHEMA_VERSION,
+                "bigsmall_version": __version__,
+                "source": dict(self.source),
+                "heart_rate": asdict(self.heart_rate),
+                "respiration_rate": asdict(self.respiration_rate),
+                "faces": [face._face() for face in self.faces],
+                "model": dict(self.model),
+                "disclaimer": DISCLAIMER,
+            }
+        )
+        return result
+
+    def _face(self) -> dict[str, Any]:
+        """What `to_dict` says of one face."""
         units = {}
         for name in self.action_units:
             probability = self.frames[name].dropna()
@@ -124,25 +171,16 @@ class Measurement:
                     "mean_probability": float(probability.mean()),
                     "active_share": float((probability >= AU_THRESHOLD).mean()),
                 }
-        result: dict[str, Any] = _plain(
-            {
-                "schema_version": SCHEMA_VERSION,
-                "bigsmall_version": __version__,
-                "source": dict(self.source),
-                "heart_rate": asdict(self.heart_rate),
-                "respiration_rate": asdict(self.respiration_rate),
-                "pos": {"heart_rate": asdict(self.pos_heart_rate)},
-                "action_units": units or None,
-                "face": {
-                    "frames_with_face": int(self.frames["success"].sum()),
-                    "frames": len(self.frames),
-                    "lost": [{"start": start, "end": end} for start, end in self.lost],
-                },
-                "model": dict(self.model),
-                "disclaimer": DISCLAIMER,
-            }
-        )
-        return result
+        return {
+            "face_id": self.face_id,
+            "heart_rate": asdict(self.heart_rate),
+            "respiration_rate": asdict(self.respiration_rate),
+            "unsupervised": {name: asdict(reading) for name, reading in self.unsupervised.items()},
+            "action_units": units or None,
+            "frames_with_face": int(self.frames["success"].sum()),
+            "frames": len(self.frames),
+            "lost": [{"start": start, "end": end} for start, end in self.lost],
+        }
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write the rates, their confidence and everything about how they came to be."""

@@ -28,7 +28,7 @@ def evaluate(predictor: Predictor, test: dict[str, Any], told: Callable[[str], N
         row = {
             "seed": options["seed"],
             "heart_rate": _pair(options["heart_rate"], result.heart_rate),
-            "pos_heart_rate": _pair(options["heart_rate"], result.pos_heart_rate),
+            "pos_heart_rate": _pair(options["heart_rate"], result.unsupervised["pos"]),
         }
         if "respiration_rate" in options:
             row["respiration_rate"] = _pair(options["respiration_rate"], result.respiration_rate)

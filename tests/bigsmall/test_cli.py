@@ -52,7 +52,7 @@ def test_something_measured_is_0_with_four_files(clip, untrained, tmp_path):
     found = json.loads((tmp_path / "out" / "measurement.json").read_text())
     assert found["heart_rate"]["value"] is None
     assert "8 s" in found["heart_rate"]["note"]
-    assert found["action_units"]["AU12"]["mean_probability"] > 0
+    assert found["faces"][0]["action_units"]["AU12"]["mean_probability"] > 0
     assert found["model"]["crop"] == "frame"
     assert len(pd.read_csv(tmp_path / "out" / "frames.csv")) == 30
     for said in (

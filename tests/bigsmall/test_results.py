@@ -11,7 +11,9 @@ from bigsmall.results import Measurement, Reading, Trace
 from bigsmall.signals import HEART_RATE, RESPIRATION_RATE, Rate
 from bigsmall.weights import ACTION_UNITS
 
-WINDOW_COLUMNS = ["vital", "start", "end", "value", "unit", "confidence", "low", "high", "pos", "note"]
+WINDOW_COLUMNS = [
+    "face_id", "vital", "start", "end", "value", "unit", "confidence", "low", "high", "snr", "peaks", "pos", "note",
+]  # fmt: skip
 
 
 def measurement(*, units=ACTION_UNITS, refused=False, traces=True, n=300) -> Measurement:
@@ -20,9 +22,9 @@ def measurement(*, units=ACTION_UNITS, refused=False, traces=True, n=300) -> Mea
     lost = (t > 6) & (t < 7)
     face = np.where(lost, np.nan, 1.0)
     frames = pd.DataFrame(
-        {"frame": np.arange(n), "timestamp": t, "face_id": pd.array(np.where(lost, np.nan, 0.0), dtype="Int64"),
-         "success": (~lost).astype(int), "confidence": 0.99 * face, "x": 10 * face, "y": 20 * face, "w": 30 * face,
-         "h": 40 * face, "bvp": wave * face, "respiration": wave * face}
+        {"frame": np.arange(n), "timestamp": t, "face_id": np.zeros(n, int), "success": (~lost).astype(int),
+         "confidence": 0.99 * face, "x": 10 * face, "y": 20 * face, "w": 30 * face, "h": 40 * face,
+         "bvp": wave * face, "respiration": wave * face}
         | dict.fromkeys(units, 0.2 * face)
         | {f"{name}_c": pd.array(np.where(lost, np.nan, 0.0), dtype="Int64") for name in units}
     )  # fmt: skip
@@ -34,9 +36,11 @@ def measurement(*, units=ACTION_UNITS, refused=False, traces=True, n=300) -> Mea
                 "note": None},
         heart_rate=Reading.of(nothing if refused else found, HEART_RATE),
         respiration_rate=Reading.refused(RESPIRATION_RATE, "20 s with a face are needed"),
-        pos_heart_rate=Reading.of(found, HEART_RATE),
+        unsupervised={"pos": Reading.of(found, HEART_RATE)},
         frames=frames,
-        windows=pd.DataFrame([["heart_rate", 0, 10, 72, "bpm", 0.97, 70, 74, 71, None]], columns=WINDOW_COLUMNS),
+        windows=pd.DataFrame(
+            [[0, "heart_rate", 0, 10, 72, "bpm", 0.97, 70, 74, 9.0, 72.5, 71, None]], columns=WINDOW_COLUMNS
+        ),
         lost=((6.03, 6.97),) if n == 300 else (),
         model={"weights": "default", "crop": "face", "cards": [{"name": "default"}]},
         action_units=tuple(units),
@@ -49,17 +53,18 @@ def test_json(tmp_path):
     text = (tmp_path / "m.json").read_text()
     found = json.loads(text)
     assert "NaN" not in text
-    assert found["schema_version"] == 1
+    assert found["schema_version"] == 2
     expected = {"value": 71.98, "unit": "bpm", "confidence": 0.97, "interval": [70.1, 73.9], "note": None}
-    assert found["heart_rate"] == expected | {"band": [42.0, 180.0]}
+    assert found["heart_rate"] == expected | {"band": [42.0, 180.0], "snr": None, "by_peaks": None}
     assert found["respiration_rate"]["value"] is None
     assert found["respiration_rate"]["interval"] is None
     assert found["respiration_rate"]["note"] == "20 s with a face are needed"
     assert found["respiration_rate"]["band"] == [7.8, 30.0]
-    assert found["pos"]["heart_rate"]["value"] == 71.98
-    assert list(found["action_units"]) == list(ACTION_UNITS)
-    assert found["action_units"]["AU12"] == {"mean_probability": 0.2, "active_share": 0.0}
-    assert found["face"] == {"frames_with_face": 271, "frames": 300, "lost": [{"start": 6.03, "end": 6.97}]}
+    (face,) = found["faces"]
+    assert face["unsupervised"]["pos"]["value"] == 71.98
+    assert list(face["action_units"]) == list(ACTION_UNITS)
+    assert face["action_units"]["AU12"] == {"mean_probability": 0.2, "active_share": 0.0}
+    assert (face["frames_with_face"], face["frames"], face["lost"]) == (271, 300, [{"start": 6.03, "end": 6.97}])
     assert found["model"]["cards"] == [{"name": "default"}]
     assert found["source"]["name"] == "face.mp4"
     assert found["disclaimer"].startswith("Not a medical device")
