@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit
 
+from bigsmall.signals.conditions import Conditions
 from bigsmall.signals.filters import Array, as_signal, check_rate
-from bigsmall.signals.rates import in_band, peak_frequency, rate_fft, spectrum
+from bigsmall.signals.rates import in_band, peak_frequency, rate_beats, rate_fft, spectrum
 
 ACCEPTED = 0.8  # the least confidence with which a rate is given
 HANN_BINS = 1.5  # the noise bandwidth of a Hann window, in units of one over the duration
@@ -40,8 +41,8 @@ class Vital:
     tolerance: float  # per minute: two rates no further apart are one
 
 
-HEART_RATE = Vital("heart rate", "bpm", 0.7, 3.0, 8.0, 10.0, 6.0)
-RESPIRATION_RATE = Vital("respiration rate", "breaths/min", 0.13, 0.5, 20.0, 20.0, 1.5)
+HEART_RATE = Vital("heart rate", "bpm", 40 / 60, 3.0, 8.0, 10.0, 6.0)
+RESPIRATION_RATE = Vital("respiration rate", "breaths/min", 0.1, 0.5, 20.0, 20.0, 1.5)
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class Rate:
     confidence: float
     interval: tuple[float, float] | None
     note: str | None = None
+    snr: float | None = None  # dB, of the rhythm and its harmonic over the rest of the band; no ground truth needed
+    by_peaks: float | None = None  # per minute, from the distances between peaks; None where they cannot be told
 
 
 def snr(x: ArrayLike, fs: float, rate: float, low: float, high: float) -> float:
@@ -79,7 +82,9 @@ def macc(x: ArrayLike, y: ArrayLike) -> float:
     return float(np.abs(np.fft.irfft(product, len(first))).max() / scale)
 
 
-def assess(x: ArrayLike, fs: float, vital: Vital, second: ArrayLike | None = None) -> Rate:
+def assess(
+    x: ArrayLike, fs: float, vital: Vital, second: ArrayLike | None = None, conditions: Conditions | None = None
+) -> Rate:
     """The rate of the waveform `x` (T,) sampled at `fs` Hz, and how far to trust it; see the top of this file.
 
     `x` is the waveform itself (integrated and detrended where a network gives differences), band-passed or not.
@@ -101,13 +106,15 @@ def assess(x: ArrayLike, fs: float, vital: Vital, second: ArrayLike | None = Non
         else:
             confidence *= 1 - other.confidence
             beside = f"; the second signal gives {other.rate:.1f}"
+    told = snr(x, fs, peak.rate, vital.low, vital.high), rate_beats(x, fs, vital.low, vital.high)
     if confidence < ACCEPTED:
         note = (
             f"no {vital.name} found: the strongest rhythm, {peak.rate:.1f} {vital.unit}, is there "
             f"{100 * peak.share:.0f} % of the time and stands {peak.height:.1f} dB above the noise{beside}"
         )
-        return Rate(None, vital.unit, confidence, None, note)
-    return Rate(peak.rate, vital.unit, confidence, (peak.rate - half, peak.rate + half))
+        reason = conditions.reason() if conditions else None
+        return Rate(None, vital.unit, confidence, None, f"{note}; {reason}" if reason else note, *told)
+    return Rate(peak.rate, vital.unit, confidence, (peak.rate - half, peak.rate + half), None, *told)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from numpy.typing import ArrayLike
 from scipy.signal import find_peaks, periodogram
 from scipy.signal.windows import hann
 
-from bigsmall.signals.filters import Array, as_signal, check_rate
+from bigsmall.signals.filters import Array, as_signal, bandpass, check_rate
 
 FINE = 4  # zero-padding beyond the released one, before a parabola takes over
 
@@ -70,3 +70,17 @@ def rate_peaks(x: ArrayLike, fs: float) -> float:
     """
     peaks, _ = find_peaks(as_signal(x))
     return 60 * check_rate(fs) / float(np.diff(peaks).mean()) if len(peaks) > 1 else float("nan")
+
+
+def rate_beats(x: ArrayLike, fs: float, low: float, high: float) -> float | None:
+    """60 over the median distance (s) between the high peaks of `x` (T,), band-passed from `low` to `high` Hz.
+
+    None where it cannot be told: fewer than three peaks, or distances of which half are no nearer than a quarter of it.
+    """
+    wave = bandpass(x, fs, low, min(high, 0.45 * fs), order=2)
+    peaks, _ = find_peaks(wave, distance=max(1, 0.5 * fs / high), prominence=wave.std())
+    apart = np.diff(peaks) / check_rate(fs)
+    if len(apart) < 2:
+        return None
+    middle = float(np.median(apart))
+    return 60 / middle if np.median(np.abs(apart - middle)) <= 0.25 * middle else None

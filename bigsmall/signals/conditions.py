@@ -1,0 +1,124 @@
+"""Under which conditions a face was seen: what lowers the confidence in a rate, and why a rate is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from bigsmall.signals.motion import shift
+
+SAMPLES = 64  # the face is looked at in about so many rows and columns
+
+
+class Look(NamedTuple):
+    """What one frame shows of a face; NaN where it cannot be told."""
+
+    width: float  # pixels
+    level: float  # mean of its pixels, 0..255
+    clipped: float  # share of its pixels with a channel at 250 or above
+    dark: float  # share of its pixels with green at 20 or below
+    still: float  # share of its pixels exactly as they were in the frame before
+    right: float  # its movement since the frame before, in face widths
+    down: float
+    beside: float  # mean level of the picture beside the face: the light, whatever the skin does
+
+
+def look(rgb: np.ndarray, face: Sequence[float], previous: np.ndarray | None = None) -> Look:
+    """Look at the face `face` (x, y, w, h in pixels; more numbers may follow) of a picture (H, W, 3) uint8 RGB.
+
+    `previous` is the frame before, where it belongs to the same stretch and has the same size.
+    """
+    height, width = rgb.shape[:2]
+    x, y, w, h = face[:4]
+    left, right = (round(min(max(side, 0), width)) for side in (x, x + w))
+    top, bottom = (round(min(max(side, 0), height)) for side in (y, y + h))
+    if right - left < 8 or bottom - top < 8:
+        return Look(w, *[float("nan")] * 7)
+    down_step, right_step = max(1, (bottom - top) // SAMPLES), max(1, (right - left) // SAMPLES)
+    part = (slice(top, bottom, down_step), slice(left, right, right_step))
+    now = np.ascontiguousarray(rgb[part])
+    green = now[..., 1].astype(np.float64)
+    still = moved_right = moved_down = float("nan")
+    if previous is not None and previous.shape == rgb.shape:
+        before = np.ascontiguousarray(previous[part])
+        same = now == before
+        still = float((same[..., 0] & same[..., 1] & same[..., 2]).mean())
+        then = before[..., 1].astype(np.float64)
+        moved_right = _along(green.mean(axis=0), then.mean(axis=0)) * right_step / w
+        moved_down = _along(green.mean(axis=1), then.mean(axis=1)) * down_step / w
+    beside = np.concatenate([rgb[top:bottom:8, : max(left, 1) : 8, 1].ravel(), rgb[top:bottom:8, right::8, 1].ravel()])
+    return Look(
+        float(w),
+        float(now.mean()),
+        float(((now[..., 0] >= 250) | (now[..., 1] >= 250) | (now[..., 2] >= 250)).mean()),
+        float((green <= 20).mean()),
+        still,
+        moved_right,
+        moved_down,
+        float(beside.mean()) if beside.size else float("nan"),
+    )
+
+
+def _along(profile: np.ndarray, reference: np.ndarray) -> float:
+    return float(shift(profile[:, None], reference[:, None])[0][0])
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Under which conditions a stretch of video shows a face.
+
+    Attributes:
+        width: of the face, pixels. clipped, dark: shares of its pixels. still: share of its pixels that do not change
+            from frame to frame; a sensor's noise changes nearly all, compression leaves them.
+        motion: root mean square speed of the face, face widths a second.
+    """
+
+    width: float
+    clipped: float
+    dark: float
+    still: float
+    motion: float
+
+    @classmethod
+    def of(cls, looks: Sequence[Look], timestamps: ArrayLike) -> Conditions:
+        """Of a stretch's looks (one a frame) and their `timestamps` (T,), seconds.
+
+        Raises:
+            ValueError: no look, or not one timestamp for each.
+        """
+        times = np.asarray(timestamps, dtype=np.float64)
+        if not len(looks) or times.shape != (len(looks),):
+            raise ValueError(f"timestamps: expected one for each of {len(looks)} looks, got shape {times.shape}")
+        table = np.array(looks, dtype=np.float64)
+        columns = {name: table[~np.isnan(table[:, i]), i] for i, name in enumerate(Look._fields)}
+        speed = np.hypot(table[1:, 5], table[1:, 6]) / np.maximum(np.diff(times), 1e-3)
+        speed = speed[~np.isnan(speed)]
+        still = columns["still"]
+        still = still[still < 1] if (still < 1).any() else still  # a repeated picture says nothing of the others
+        return cls(
+            width=_median(columns["width"]),
+            clipped=_median(columns["clipped"]),
+            dark=_median(columns["dark"]),
+            still=_median(still),
+            motion=float(np.sqrt(np.mean(speed**2))) if len(speed) else 0.0,
+        )
+
+    def reason(self) -> str | None:
+        """The condition that stands most in the way of a measurement, in words; None where none does."""
+        severity = {
+            f"the face moves ({self.motion:.2f} of its widths a second)": self.motion / 0.5,
+            f"the exposure: {100 * self.clipped:.0f} % of the face is overexposed": self.clipped / 0.2,
+            f"the exposure: {100 * self.dark:.0f} % of the face is nearly black": self.dark / 0.3,
+            f"compression: {100 * self.still:.0f} % of the face's pixels do not change": self.still / 0.6,
+            f"the face is small ({self.width:.0f} pixels wide)": 40 / max(self.width, 1),
+        }
+        worst = max(severity, key=lambda name: severity[name])
+        return worst if severity[worst] >= 1 else None
+
+
+def _median(values: np.ndarray) -> float:
+    return float(np.median(values)) if len(values) else 0.0
