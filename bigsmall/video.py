@@ -35,6 +35,7 @@ class Frame(NamedTuple):
     index: int  # type: ignore[assignment]
     timestamp: float  # seconds
     rgb: np.ndarray  # (H, W, 3) uint8
+    repeated: bool = False  # shows the same picture as the frame before
 
 
 class Video(ABC):
@@ -52,8 +53,15 @@ class Video(ABC):
         self.name, self.width, self.height, self.fps, self.n_frames = name, width, height, fps, n_frames
         self.note: str | None = None
 
+    def __iter__(self) -> Iterator[Frame]:
+        last: np.ndarray | None = None
+        for frame in self._frames():
+            repeated = last is not None and np.array_equal(last, frame.rgb)
+            last = frame.rgb
+            yield frame._replace(repeated=repeated)
+
     @abstractmethod
-    def __iter__(self) -> Iterator[Frame]: ...
+    def _frames(self) -> Iterator[Frame]: ...
 
 
 Clock = Callable[[int], float]
@@ -154,7 +162,7 @@ class _File(Video):
             raise VideoError(f"{self._path} holds no video stream")
         return container
 
-    def __iter__(self) -> Iterator[Frame]:
+    def _frames(self) -> Iterator[Frame]:
         damaged, refilled, index, last, stopped = 0, 0, 0, -math.inf, None
         with self._open() as container:
             stream = container.streams.video[0]
@@ -209,11 +217,11 @@ class _Array(Video):
         if frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
             raise ValueError(f"source was an array of shape {frames.shape}, expected RGB frames (T, H, W, 3)")
         self._clock, rate = _needs_clock(clock, rate, "an array of frames")
-        self._frames = frames
+        self._array = frames
         super().__init__("array", frames.shape[2], frames.shape[1], rate, len(frames))
 
-    def __iter__(self) -> Iterator[Frame]:
-        for index, rgb in enumerate(self._frames):
+    def _frames(self) -> Iterator[Frame]:
+        for index, rgb in enumerate(self._array):
             yield Frame(index, self._clock(index), rgb)
 
 
@@ -235,7 +243,7 @@ class _Folder(Video):
     def _read(path: Path) -> np.ndarray:
         return next(iter(_File(path, None, None))).rgb
 
-    def __iter__(self) -> Iterator[Frame]:
+    def _frames(self) -> Iterator[Frame]:
         lost, index = [], 0
         for number, path in enumerate(self._paths):
             try:
@@ -299,14 +307,14 @@ class _Capture(Video):
                 rgb, now = self._rgb(bgr), self._now(len(self._times))
         self.n_frames = len(self._times)
 
-    def __iter__(self) -> Iterator[Frame]:
+    def _frames(self) -> Iterator[Frame]:
         if self.n_frames is None:
             if self._times:
                 raise VideoError("the capture was left before its end and cannot be read from its beginning again")
             yield from self._record()
         else:
             recorded = _File(Path(self._folder.name) / "capture.mkv", self._times.__getitem__, self.fps)
-            yield from recorded
+            yield from recorded._frames()
 
 
 class VideoWriter:
