@@ -1,6 +1,6 @@
 """From frames and their boxes to the model's Big and Small inputs, in two passes of bounded memory.
 
-First pass: `InputSums` takes frame after frame and gives the statistics of the whole video. Second pass: `iter_inputs`
+First pass: `InputSums` takes frame after frame and gives the statistics of the whole video. Second pass: `InputPieces`
 takes the same frames again and gives the inputs piece by piece, the same numbers as one call of
 `bigsmall_kernels.bigsmall_inputs` on the whole video.
 """
@@ -8,7 +8,7 @@ takes the same frames again and gives the inputs piece by piece, the same number
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -79,44 +79,54 @@ class InputSums:
         return bk.bigsmall_input_sums(frames, boxes, big_size=self._big_size, convention=self._convention)
 
 
-def iter_inputs(
-    crops: Iterable[Crop],
-    stats: bk.InputStats,
-    *,
-    big_size: int = 144,
-    small_size: int = 9,
-    n_segment: int = 3,
-    all_big: bool = False,
-    convention: str = "exact",
-) -> Iterator[tuple[Tensor, Tensor]]:
+class InputPieces:
     """The second pass: the inputs, whole clips at a time.
 
     Args:
-        crops: the frames of the first pass with their boxes, in order.
         stats: from the first pass.
         big_size, small_size, n_segment, all_big, convention: as in `bigsmall_kernels.bigsmall_inputs`.
-
-    Yields:
-        big and small of consecutive clips, float32 NCHW; concatenated, what one call on the whole video returns.
-
-    Raises:
-        ValueError: too few frames for the convention, or a box outside its picture.
     """
 
-    def inputs() -> tuple[Tensor, Tensor]:
-        return bk.bigsmall_inputs(
-            *_stack(held), big_size=big_size, small_size=small_size, n_segment=n_segment, all_big=all_big,
-            convention=convention, stats=stats,
-        )  # fmt: skip
+    def __init__(
+        self,
+        stats: bk.InputStats,
+        *,
+        big_size: int = 144,
+        small_size: int = 9,
+        n_segment: int = 3,
+        all_big: bool = False,
+        convention: str = "exact",
+    ) -> None:
+        self._stats, self._n_segment, self._all_big = stats, n_segment, all_big
+        self._big_size, self._small_size, self._convention = big_size, small_size, convention
+        self._held: list[Crop] = []
 
-    held: list[Crop] = []
-    for crop in crops:
-        held.append(crop)
-        if _full(held, n_segment + LOOKAHEAD):
-            clips = (len(held) - LOOKAHEAD) // n_segment
-            big, small = inputs()
-            yield big[: clips * (n_segment if all_big else 1)], small[: clips * n_segment]
-            del held[: clips * n_segment]
-    if not held:
-        raise ValueError("crops must hold at least 2 frames, got 0")
-    yield inputs()
+    def add(self, rgb: np.ndarray, box: Sequence[float]) -> tuple[Tensor, Tensor] | None:
+        """The next frame of the first pass, with its box.
+
+        Returns:
+            big and small of the next clips, float32 NCHW, once there are enough; all of a stretch concatenated are what
+            one call on it returns.
+
+        Raises:
+            ValueError: a box outside its picture.
+        """
+        self._held.append((rgb, box))
+        if not _full(self._held, self._n_segment + LOOKAHEAD):
+            return None
+        clips = (len(self._held) - LOOKAHEAD) // self._n_segment
+        big, small = self._inputs()
+        del self._held[: clips * self._n_segment]
+        return big[: clips * (self._n_segment if self._all_big else 1)], small[: clips * self._n_segment]
+
+    def cut(self) -> tuple[Tensor, Tensor] | None:
+        """The next frame does not follow the last: what is left of the stretch, None of fewer than 3 frames."""
+        made = self._inputs() if len(self._held) >= LEAST else None
+        self._held = []
+        return made
+
+    def _inputs(self) -> tuple[Tensor, Tensor]:
+        return bk.bigsmall_inputs(
+            *_stack(self._held), big_size=self._big_size, small_size=self._small_size, n_segment=self._n_segment,
+            all_big=self._all_big, convention=self._convention, stats=self._stats,
+        )  # fmt: skip

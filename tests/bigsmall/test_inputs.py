@@ -8,7 +8,7 @@ import torch
 
 import bigsmall_kernels as bk
 from bigsmall import inputs
-from bigsmall.inputs import InputSums, iter_inputs
+from bigsmall.inputs import InputPieces, InputSums
 
 CONVENTIONS = ("exact", "bigsmall", "toolbox", "toolbox-pre225")
 SIZES = {"big_size": 24, "small_size": 6}
@@ -19,6 +19,13 @@ def video(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     boxes = np.array([(4, 3, 30, 32), (6.5, 2.25, 28.5, 30), (0, 0, 48, 40)])[np.arange(n) * 3 // max(n, 1)]
     return rng.integers(0, 256, (n, 40, 48, 3), np.uint8), boxes
+
+
+def pieces(crops, stats: bk.InputStats, **options) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """All that InputPieces gives for the frames and boxes of one stretch."""
+    maker = InputPieces(stats, **options)
+    made = [maker.add(*crop) for crop in crops]
+    return [piece for piece in (*made, maker.cut()) if piece is not None]
 
 
 def whole(frames: np.ndarray, boxes: np.ndarray, **options) -> tuple[torch.Tensor, torch.Tensor]:
@@ -38,11 +45,11 @@ def test_two_bounded_passes_are_one_call(monkeypatch, convention, n, n_segment, 
     stats = sums.stats()
     for all_big in (False, True):
         options = {"n_segment": n_segment, "convention": convention, "all_big": all_big}
-        pieces = list(iter_inputs(zip(frames, boxes, strict=True), stats, **SIZES, **options))
-        assert all(len(small) % n_segment == 0 for _, small in pieces)
+        made = pieces(zip(frames, boxes, strict=True), stats, **SIZES, **options)
+        assert all(len(small) % n_segment == 0 for _, small in made)
         if n >= 20:
-            assert len(pieces) > 1
-        got = map(torch.cat, zip(*pieces, strict=True))
+            assert len(made) > 1
+        got = map(torch.cat, zip(*made, strict=True))
         for piecewise, expected in zip(got, whole(frames, boxes, **options), strict=True):
             torch.testing.assert_close(piecewise, expected, rtol=1e-6, atol=1e-6)
 
@@ -102,7 +109,9 @@ def test_memory_is_bounded_by_the_piece_not_by_the_video(monkeypatch):
         sums.add(*crop)
     stats = sums.stats()
     del sums, crop
-    n = sum(len(small) for _, small in iter_inputs(crops(), stats, **SIZES))
+    maker = InputPieces(stats, **SIZES)
+    n = sum(len(piece[1]) for piece in (maker.add(*crop) for crop in crops()) if piece is not None)
+    n += len(maker.cut()[1])
     assert n == 39
 
 
@@ -116,11 +125,9 @@ def test_too_few_frames_and_boxes_outside_are_errors():
     with pytest.raises(ValueError, match="T >= 3"):
         one.stats()
     stats = bk.InputStats(1.0, 1.0, 1.0)
-    with pytest.raises(ValueError, match="at least 2 frames"):
-        list(iter_inputs([], stats))
-    with pytest.raises(ValueError, match="T >= 2"):
-        list(iter_inputs([(frames[0], boxes[0])], stats))
+    for short in range(3):
+        assert pieces([(rgb, boxes[0]) for rgb in frames[:short]], stats) == []
     with pytest.raises(ValueError, match="boxes must lie inside"):
-        list(iter_inputs([(rgb, (40, 30, 20, 20)) for rgb in frames], stats))
+        pieces([(rgb, (40, 30, 20, 20)) for rgb in frames], stats)
     with pytest.raises(ValueError, match="boxes must lie inside"):
-        list(iter_inputs([(rgb, (-1, 0, 20, 20)) for rgb in frames], stats))
+        pieces([(rgb, (-1, 0, 20, 20)) for rgb in frames], stats)

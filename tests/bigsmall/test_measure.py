@@ -57,7 +57,7 @@ def test_both_rates_in_every_convention(convention):
     low, high = r.heart_rate.interval
     assert low < 72 < high
     assert high - low < 6
-    assert r.heart_rate.band == (42, 180)
+    assert r.heart_rate.band == (40, 180)
     assert r.unsupervised["pos"].value == pytest.approx(72, abs=0.5)
     assert r.respiration_rate.value == pytest.approx(15, abs=0.5)
     assert r.measured
@@ -93,7 +93,7 @@ def test_a_photograph_has_no_pulse():
     still = np.repeat(frames[:1], len(frames), axis=0)
     r = measure(still, t)
     assert r.heart_rate.value is None
-    assert "does not vary" in r.heart_rate.note
+    assert r.heart_rate.note == "no heart rate: the picture stands still: 749 of 750 frames repeat the one before"
     assert r.unsupervised["pos"].value is None
     one = measure(frames[:1], None, fps=25)
     assert not one.measured
@@ -152,6 +152,9 @@ class Scripted:
     """A tracker that sees a face when it is told to."""
 
     absent: tuple[tuple[float, float], ...] = ()
+
+    def __init__(self, several: bool) -> None:
+        assert not several
 
     def update(self, frame):
         if any(start <= frame.timestamp < end for start, end in self.absent):
