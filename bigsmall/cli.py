@@ -1,6 +1,7 @@
 """The command line: thin, and quick to start; everything heavy is imported by the command that needs it.
 
-Exit codes: 0 something was measured, 2 usage, 3 nothing could be measured, 4 the input cannot be read.
+Exit codes: 0 something was measured, 1 `doctor` found something broken, 2 usage, 3 nothing could be measured, 4 the
+input cannot be read.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from bigsmall.doctor import Check
     from bigsmall.measure import Progress
     from bigsmall.results import Measurement, Reading
 
-USAGE, NOTHING, UNREADABLE = 2, 3, 4
+BROKEN, USAGE, NOTHING, UNREADABLE = 1, 2, 3, 4
 
 app = typer.Typer(
     help="Pulse, respiration and facial action units from a video of a face. Not a medical device.",
@@ -129,6 +131,36 @@ def train(
         from bigsmall.training import train as fit
 
         out.print(f"written: {escape(str(fit(config, output, overrides or (), workers=workers)))}", soft_wrap=True)
+
+
+@app.command()
+def doctor(
+    camera: Annotated[bool, typer.Option("--camera", help="Open the first camera and read from it.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For a bug report.")] = False,
+) -> None:
+    """What is installed, built and running, and a self-test of a few seconds.
+
+    Exit codes: 0 nothing failed, 1 something did.
+    """
+    from bigsmall.doctor import FAILED, examine
+
+    with err.status("examining") as status:
+        checks = examine(camera=camera, tell=lambda name: status.update(f"examining: {name}"))
+    if as_json:
+        out.print_json(data=[check._asdict() for check in checks])
+    else:
+        out.print(_verdicts(checks))
+    if any(check.status == FAILED for check in checks):
+        raise typer.Exit(BROKEN)
+
+
+def _verdicts(checks: list[Check]) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    colours = {"ok": "green", "warning": "yellow", "failed": "bold red", "skipped": "dim"}
+    for check in checks:
+        advice = f"\n-> {escape(check.advice)}" if check.advice else ""
+        table.add_row(check.name, f"[{colours[check.status]}]{check.status}", escape(check.found) + advice)
+    return table
 
 
 @contextmanager
