@@ -231,8 +231,9 @@ class _Face:
         for name, wave in self.waves.items():
             waves[name] = np.full(n, np.nan)
             for stretch in _stretches(self.times):
-                inside = frames[(frames >= used[stretch.start]) & (frames <= used[stretch.stop - 1])]
-                waves[name][inside] = np.interp(self.all_times[inside], self.times[stretch], wave[stretch])
+                times, at = self.times[stretch], self.all_times[frames]
+                inside = frames[(frames >= used[stretch.start]) & (at < times[-1] + MAX_GAP)]
+                waves[name][inside] = np.interp(self.all_times[inside], times, wave[stretch])
         table = {
             "frame": np.arange(n),
             "timestamp": self.all_times,

@@ -78,6 +78,31 @@ def test_uneven_timestamps_are_taken_at_their_word():
     assert measure(frames, 1.25 * t).heart_rate.value == pytest.approx(72 / 1.25, abs=0.7)
 
 
+def test_a_film_shown_at_a_faster_rate_says_no_more_than_before():
+    """25 frames a second re-encoded at 60: more than half repeat the one before, and their differences are nothing."""
+    frames, t = skin(20)
+    shown = np.arange(20 * 60) / 60
+    fast = frames[np.searchsorted(t, shown + 1e-6) - 1]
+    r = measure(fast, shown)
+    assert r.source["repeated"] == 700
+    assert r.heart_rate.value == pytest.approx(72, abs=0.5)
+    assert r.respiration_rate.value == pytest.approx(15, abs=0.5)
+    assert r.traces["pulse"].fs == pytest.approx(25, abs=0.1)
+    assert len(r.frames) == 1200
+    assert r.frames["bvp"].notna().all()
+    slow = measure(frames, t).frames
+    fast_table = r.frames.iloc[np.searchsorted(shown, slow["timestamp"] - 1e-6)]  # where each was first shown
+    np.testing.assert_allclose(fast_table["AU12"], slow["AU12"], atol=1e-4)  # a repeated picture has its AUs
+
+
+def test_of_a_fast_camera_no_more_frames_are_used_than_the_weights_know():
+    r = measure(*skin(12, fps=120.0))
+    assert r.traces["pulse"].fs == pytest.approx(40, abs=0.1)
+    assert r.heart_rate.value == pytest.approx(72, abs=0.5)
+    assert len(r.frames) == 12 * 120
+    assert r.frames[["bvp", "AU06"]].iloc[:-12].notna().all(axis=None)
+
+
 def test_a_video_without_a_pulse_is_refused_with_the_reason():
     for seed in range(5):
         r = measure(*skin(heart=0.0, breath=0.0, seed=seed))
@@ -193,6 +218,41 @@ def test_a_short_absence_is_bridged(absences):
     assert r.heart_rate.note is None
     assert r.unsupervised["pos"].value == pytest.approx(72, abs=0.5)
     assert r.respiration_rate.value == pytest.approx(15, abs=0.5)
+
+
+class Couple:
+    """Two faces: the larger on the right comes after five seconds."""
+
+    def __init__(self, several: bool) -> None:
+        assert several
+
+    def update(self, frame):
+        points = np.zeros((5, 2))
+        left, right = Face(1.0, 4.0, 8.0, 8.0, 0.9, points), Face(12.0, 0.0, 12.0, 12.0, 0.8, points)
+        return [Track(0, left, 0.9), Track(1, right, 0.8)][: 1 if frame.timestamp < 5 else 2]
+
+
+def test_every_face_has_a_measurement_of_its_own(monkeypatch):
+    monkeypatch.setattr(pipeline, "FaceTracker", Couple)
+    one, t = skin(30, heart=60)
+    other, _ = skin(30, heart=90, seed=1)
+    frames = np.concatenate([one[:, :, :12], other[:, :, 12:]], axis=2)
+    r = measure(frames, t, crop="face:1", all_faces=True)
+    assert (r.face_id, [face.face_id for face in r.others]) == (1, [0])
+    assert r.heart_rate.value == pytest.approx(90, abs=0.5)
+    assert r.heart_rate.note == "from 5.0 to 30.0 s, the longest stretch with a face"
+    assert r.others[0].heart_rate.value == pytest.approx(60, abs=0.5)
+    assert r.lost == (pytest.approx((0.0, 4.96)),)
+    assert r.others[0].lost == ()
+    assert set(r.windows["face_id"]) == {1}
+    assert len(r.frames) == 750
+    assert r.frames["success"].sum() == 625
+    alone = measure(one, t, crop=(1, 4, 8, 8))
+    np.testing.assert_allclose(r.others[0].frames["bvp"], alone.frames["bvp"], atol=0.05)
+    assert len(r.thumbnails) == len(r.others[0].thumbnails) == 24
+    assert r.thumbnails[0].rgb.shape == (96, 96, 3)
+    with pytest.raises(ValueError, match="all_faces was True and crop was 'frame', expected a crop around faces"):
+        measure(one, t, all_faces=True)
 
 
 def test_no_face_no_number(absences):
