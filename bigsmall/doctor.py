@@ -295,9 +295,14 @@ def _temporary_folder() -> Finding:
     return Finding(OK, found)
 
 
-def _camera(look: bool) -> Finding:
+def _camera_names() -> str:
+    """Of the cameras that Linux knows."""
     devices = sorted(Path("/sys/class/video4linux").glob("video*/name"))
-    names = ", ".join(dict.fromkeys(device.read_text().strip() for device in devices))
+    return ", ".join(dict.fromkeys(device.read_text().strip() for device in devices))
+
+
+def _camera(look: bool) -> Finding:
+    names = _camera_names()
     if not look:
         if names:
             return Finding(OK, names, "--camera opens the first and reads from it")
