@@ -30,13 +30,20 @@ def _peer(name: str, peer: dict[str, Any]) -> str:
     return f"{name} {peer['microseconds']:,.0f}{remark}"
 
 
-def table(run: dict[str, Any]) -> str:
+def provenance(run: dict[str, Any]) -> str:
+    """When, where and on which commit: from the `datetime`, `machine_info` and `commit_info` of a run."""
     machine = run["machine_info"]
-    ceilings = {r["extra_info"]["threads"]: r["extra_info"]["ceilings"] for r in run["benchmarks"]}
-    lines = [
+    return (
         f"Measured {run['datetime'][:10]} on {machine['cpu'].get('brand_raw', 'unknown')}, "
         f"{machine['cpu'].get('count', '?')} cores, torch {machine['torch']}, instruction set {machine['isa']}, "
-        f"commit {run['commit_info']['id'][:10]}.",
+        f"commit {run['commit_info']['id'][:10]}."
+    )
+
+
+def table(run: dict[str, Any]) -> str:
+    ceilings = {r["extra_info"]["threads"]: r["extra_info"]["ceilings"] for r in run["benchmarks"]}
+    lines = [
+        provenance(run),
         "",
         "Ceilings in the same run: "
         + "; ".join(
