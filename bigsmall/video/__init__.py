@@ -1,0 +1,53 @@
+"""Decode and encode video. Frames are RGB, timestamps are the file's own (pts * time_base), memory is bounded.
+
+`open_video` makes one kind of object, `Video`, of a file, an array, a folder of images or a capture; a `Video` can be
+iterated again and again (the measurement needs two passes). Files are decoded in a child process within `Limits`.
+`VideoWriter` writes lossless FFV1 or x264.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .files import File, Folder
+from .frames import Frame, Video, VideoError
+from .limits import Limits
+from .memory import Array, Capture
+from .timeline import Clock, Times
+from .writer import VideoWriter
+
+__all__ = ["Frame", "Limits", "Times", "Video", "VideoError", "VideoWriter", "open_video"]
+
+NO_LIMITS_GIVEN = Limits()
+
+
+def open_video(
+    source: Any, *, fps: float | None = None, timestamps: Times | None = None, limits: Limits = NO_LIMITS_GIVEN
+) -> Video:
+    """Open `source` for reading.
+
+    Args:
+        source: a path to a video file; an array (T, H, W, 3) of uint8 RGB; a path to a folder of images (in the natural
+            order of their names); or a capture, any object whose `read()` gives `(ok, BGR frame)` as OpenCV's does.
+        fps: frames per second. Arrays and folders need it, or `timestamps`; it replaces a file's own clock.
+        timestamps: seconds of each frame, strictly increasing; instead of `fps`. One for every frame: of a file, also
+            for its damaged ones.
+        limits: what decoding a file may cost.
+
+    Raises:
+        VideoError: the source is missing, empty, no video, or beyond the limits.
+        ValueError, TypeError: an argument is wrong; the message names it.
+    """
+    clock = None if fps is None and timestamps is None else Clock(fps, timestamps)
+    if isinstance(source, (str, os.PathLike)):
+        path = Path(source)
+        if path.is_dir():
+            return Folder(path, clock, limits)
+        return File(path, clock, limits)
+    if hasattr(source, "read") and not isinstance(source, np.ndarray):
+        return Capture(source, clock, limits)
+    return Array(np.asarray(source), clock, limits)

@@ -1,0 +1,284 @@
+"""The program of the child process that decodes for `bigsmall.video.decoder`. It imports PyAV and numpy, never torch.
+
+It takes orders (JSON) from a connection, one after another, and answers each with a head, frames and an end:
+
+    {"head": {width, height, fps, n_frames, slots}}      after the first picture
+    {"frame": number, "time": seconds or null}           its pixels lie in the next of the shared slots, in turn
+    {"end": [notes]}   or   {"error": sentence}
+
+A frame's slot is written again once the parent has said (an empty message) that it has copied it. Where only the head
+is asked for, there are no frames and no slots.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+LOOK_AHEAD = 2**26  # bytes of decoded frames that may wait for the parent
+TRANSFERS = {16: "PQ", 18: "HLG"}  # HDR, by the number of the transfer curve (ITU-T H.273)
+
+
+class UnreadableError(Exception):
+    """Why a file cannot be read as a video; one sentence that names it."""
+
+
+def reason(error: Exception) -> str:
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).rstrip(".")
+
+
+class Reader:
+    """The pictures of a file's main video stream; None for each that is damaged.
+
+    Attributes:
+        fps, n_frames: nominal rate, and number of frames where the file announces a believable one.
+        notes: what was wrong, complete after the iteration.
+    """
+
+    def __init__(self, path: str, pixels: int) -> None:
+        self._path, self._pixels = path, pixels
+        self.notes: list[str] = []
+        try:
+            # Only plain files: a playlist must not make the decoder open an address.
+            self._container = av.open(path, options={"protocol_whitelist": "file"})
+        except (av.FFmpegError, OSError, ValueError) as error:
+            raise UnreadableError(f"{path} cannot be read as a video: {reason(error)}") from error
+        self._stream = self._main_stream()
+        rates = (self._stream.average_rate, self._stream.guessed_rate)
+        self.fps = next((float(rate) for rate in rates if rate and 0.01 <= rate <= 1000), 25.0)
+        self.n_frames, self._loose = self._announced()
+
+    def _main_stream(self) -> Any:
+        moving = [s for s in self._container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+        if not moving or self._container.format.name == "tty":  # FFmpeg renders plain text as a terminal
+            raise UnreadableError(f"{self._path} holds no video stream")
+        best = self._container.streams.best("video")
+        stream = best if best in moving else moving[0]
+        if len(moving) > 1:
+            self.notes.append(f"the file holds {len(moving)} video streams; number {moving.index(stream) + 1} is read")
+        codec = stream.codec_context
+        if codec is None:
+            raise UnreadableError(f"{self._path} holds a video stream of a kind that cannot be decoded")
+        self._check_size(codec.width, codec.height)
+        codec.options = {"max_pixels": str(self._pixels)}  # within the decoder too, where sizes change midway
+        stream.thread_type = "AUTO"
+        return stream
+
+    def _check_size(self, width: int, height: int) -> None:
+        if width * height > self._pixels:
+            raise UnreadableError(
+                f"{self._path} has pictures of {width}x{height}, more than the limit of {self._pixels} pixels"
+            )
+
+    def _announced(self) -> tuple[int | None, float]:
+        """How many frames the file announces, and by how many that may be wrong."""
+        count, loose = self._stream.frames, 1.0
+        if not count and self._container.duration:
+            count = round(self._container.duration / av.time_base * self.fps)
+            loose = self.fps if self._container.streams.audio else 1.0  # the sound may be longer
+        return (count, loose) if 0 < count <= os.path.getsize(self._path) else (None, 0.0)  # a frame takes a byte
+
+    def __iter__(self) -> Iterator[Any]:
+        damaged = index = 0
+        until: float | None = None
+        size: tuple[int, int] | None = None
+        for picture in self._pictures():
+            if picture is None or picture.is_corrupt:
+                damaged += 1
+                yield None
+                continue
+            if size is None:
+                size = picture.width, picture.height
+                self._look(picture)
+            elif size != (picture.width, picture.height):
+                size = picture.width, picture.height
+                self.notes.append(f"from frame {index} on the picture is {size[0]}x{size[1]}, scaled to the first size")
+            yield picture
+            index, until = index + 1, picture.time
+        self._container.close()
+        if damaged:
+            self.notes.append(f"{damaged} damaged frames were left out")
+        if self.n_frames and self.n_frames - index > max(self._loose, 0.01 * self.n_frames):
+            seconds = "" if until is None else f", until {until:.2f} s"
+            self.notes.append(f"the file announces {self.n_frames} frames and {index} could be read{seconds}")
+
+    def _pictures(self) -> Iterator[Any]:
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except MemoryError:
+                raise
+            except (av.FFmpegError, OSError, ValueError) as error:
+                self.notes.append(f"reading stopped early: {reason(error)}")
+                return
+            if packet is None:
+                return
+            try:
+                pictures = packet.decode()
+            except MemoryError:
+                raise
+            except (av.FFmpegError, OSError, ValueError):
+                yield None
+                continue
+            yield from pictures
+
+    def _look(self, picture: Any) -> None:
+        """What to say of the kind of picture."""
+        self._check_size(picture.width, picture.height)
+        if picture.interlaced_frame:
+            self.notes.append("the video is interlaced, and its fields were left woven together")
+        if int(picture.color_trc or 0) in TRANSFERS:
+            curve = TRANSFERS[int(picture.color_trc)]
+            self.notes.append(f"the video is HDR ({curve}); its colours were taken as they are, without tone mapping")
+
+
+class Painter:
+    """Pictures as RGB of one size: the first one's, after its rotation."""
+
+    def __init__(self, first: Any) -> None:
+        self._reformatter, self._size = VideoReformatter(), (first.width, first.height)
+        self._turns = round(first.rotation / 90) % 4
+        width, height = self._size
+        self.shape = (width, height, 3) if self._turns % 2 else (height, width, 3)
+
+    def __call__(self, picture: Any, target: np.ndarray) -> None:
+        """Write `picture` to `target`, of this `shape`."""
+        width, height = self._size
+        plane: Any = self._reformatter.reformat(picture, width, height, "rgb24").planes[0]
+        rows = np.frombuffer(plane, np.uint8, height * plane.line_size).reshape(height, plane.line_size)
+        np.copyto(target, np.rot90(rows[:, : 3 * width].reshape(height, width, 3), self._turns))
+
+
+class Slots:
+    """The shared memory: a ring of frames. A slot is free again once the parent has said so."""
+
+    def __init__(self, connection: Connection, memory: int, shape: tuple[int, int, int]) -> None:
+        size = shape[0] * shape[1] * shape[2]
+        self.count = min(8, max(2, LOOK_AHEAD // size))
+        os.ftruncate(memory, self.count * size)
+        self._ring = np.frombuffer(mmap.mmap(memory, self.count * size), np.uint8).reshape(self.count, *shape)
+        self._connection, self._turn, self._free = connection, -1, self.count
+
+    def next(self) -> np.ndarray:
+        """(H, W, 3) uint8, to be written."""
+        self._wait(1)
+        self._turn, self._free = (self._turn + 1) % self.count, self._free - 1
+        slot: np.ndarray = self._ring[self._turn]
+        return slot
+
+    def finish(self) -> None:
+        """Wait until the parent has them all."""
+        self._wait(self.count)
+
+    def _wait(self, free: int) -> None:
+        while self._free < free:
+            self._connection.recv_bytes()
+            self._free += 1
+
+
+class Job:
+    """One order: a file or a folder's images, to be read once, or only its head."""
+
+    def __init__(self, connection: Connection, memory: int, order: dict[str, Any]) -> None:
+        self._connection, self._memory, self._order = connection, memory, order
+        self._slots: Slots | None = None
+        self._painter: Painter | None = None
+
+    def say(self, **message: Any) -> None:
+        self._connection.send_bytes(json.dumps(message).encode())
+
+    def run(self) -> None:
+        _limit_memory(self._order["memory"])
+        try:
+            last: dict[str, Any] = {"end": self._images() if self._order["folder"] else self._video()}
+        except UnreadableError as error:
+            last = {"error": str(error)}
+        except MemoryError:
+            last = {"lost": f"more than {self._order['memory'] / 2**20:.0f} MiB of memory would be needed"}
+        if self._slots:
+            self._slots.finish()
+        self.say(**last)
+
+    def _video(self) -> list[str]:
+        path = self._order["paths"][0]
+        reader = Reader(path, self._order["pixels"])
+        for number, picture in enumerate(reader):
+            if picture is not None:
+                self._send(picture, number, reader.fps, reader.n_frames)
+                if self._order["head"]:
+                    return []
+        if self._painter is None:
+            why = "; ".join(reader.notes) or "its video stream is empty"
+            raise UnreadableError(f"{path} holds no frame that can be decoded ({why})")
+        return reader.notes
+
+    def _images(self) -> list[str]:
+        lost = []
+        for number, path in enumerate(self._order["paths"]):
+            try:
+                picture = next((p for p in Reader(path, self._order["pixels"]) if p is not None), None)
+            except UnreadableError:
+                picture = None
+            if picture is None:
+                lost.append(Path(path).name)
+                continue
+            painter = Painter(picture)
+            if self._painter and painter.shape != self._painter.shape:
+                (height, width, _), (h, w, _) = self._painter.shape, painter.shape
+                raise UnreadableError(f"{path} is {w}x{h}, expected {width}x{height} as the first image")
+            self._send(picture, number, None, len(self._order["paths"]))
+            if self._order["head"]:
+                return []
+        if self._painter is None:
+            raise UnreadableError(f"{Path(self._order['paths'][0]).parent} holds no image that can be decoded")
+        return [f"{len(lost)} images could not be read and were left out, first {lost[0]}"] if lost else []
+
+    def _send(self, picture: Any, number: int, fps: float | None, n_frames: int | None) -> None:
+        if self._painter is None:
+            self._painter = Painter(picture)
+            height, width, _ = self._painter.shape
+            if not self._order["head"]:
+                self._slots = Slots(self._connection, self._memory, self._painter.shape)
+            slots = self._slots.count if self._slots else 0
+            self.say(head={"width": width, "height": height, "fps": fps, "n_frames": n_frames, "slots": slots})
+        if self._slots:
+            self._painter(picture, self._slots.next())
+            self.say(frame=number, time=picture.time)
+
+
+def _limit_memory(size: int) -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_DATA, (size, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+
+
+def _leave_with(parent: int) -> None:
+    """End with the parent, also while FFmpeg is busy."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def main(connection: int, memory: int, parent: int) -> None:
+    """Take orders until the connection closes. Arguments: two file descriptors and the parent's process number."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+    orders = Connection(connection)
+    try:
+        while True:
+            Job(orders, memory, json.loads(orders.recv_bytes())).run()
+    except (EOFError, OSError):
+        return
