@@ -4,8 +4,9 @@ Wang et al.'s dichromatic model (IEEE TBME 2017), in camera values:
 
     frame(t) = light(t) * (shine + diffuse * (1 - pulse * u_p * bvp(t))) + noise,    u_p = (0.33, 0.77, 0.53)
 
-The shine (specular reflection) carries no blood, and the skin darkens as blood fills it. Head and shoulders move with
-breath and with the person, the light drifts, photons and the sensor add noise, and only then is rounded to uint8.
+The shine (specular reflection) carries no blood and stays where the light is when the head turns; the skin darkens as
+blood fills it. Head and shoulders move with breath and with the person, the light drifts, flickers and changes its
+colour, the camera sets its exposure anew, photons and the sensor add noise, and only then is rounded to uint8.
 """
 
 from __future__ import annotations
@@ -13,18 +14,21 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from ..threads import one_thread
 from ..video import VideoWriter
-from . import drawing
-from .physiology import Truth, physiology, wander
+from . import drawing, movement
+from .layers import Body, Head, State
+from .looks import Look
+from .physiology import Truth, physiology, smooth_step, wander
 
 PULSE_RGB = (0.33, 0.77, 0.53)  # u_p: relative strength of the pulse in red, green and blue
+GRAIN = 1 << 17  # how many places in the store of noise a frame's own may begin at
 
 
 class Simulation:
@@ -32,7 +36,8 @@ class Simulation:
 
     Attributes:
         truth: `Truth`, one row per frame.
-        fps: frames per second. size: (width, height) in pixels.
+        timestamps: (T,) float64, seconds: when each frame is shown.
+        fps: nominal frames per second. size: (width, height) in pixels.
         box: (x, y, w, h), pixels: the face at rest, about as a face detector boxes it.
     """
 
@@ -51,8 +56,14 @@ class Simulation:
         breathing: float = 1.0,
         expressions: float = 6.0,
         motion: float = 1.0,
+        gestures: float = 0.0,
+        talking: float = 0.0,
+        away: tuple[float, float] | None = None,
         light: float = 0.8,
         drift: float = 0.01,
+        flicker: float = 0.0,
+        screen: float = 0.0,
+        exposure: float = 0.0,
         noise: float = 1.0,
         face: float = 0.5,
     ) -> None:
@@ -66,45 +77,67 @@ class Simulation:
         _within("breathing", breathing, 0, 10)
         _within("expressions", expressions, 0, 60)
         _within("motion", motion, 0, 10)
+        _within("gestures", gestures, 0, 60)
+        _within("talking", talking, 0, 1)
         _within("light", light, 0.02, 4)
         _within("drift", drift, 0, 0.5)
+        _within("flicker", flicker, 0, 0.5)
+        _within("screen", screen, 0, 0.5)
+        _within("exposure", exposure, 0, 60)
         _within("noise", noise, 0, 50)
         _within("face", face, 0.1, 0.9)
         if len(size) != 2 or not all(isinstance(n, int) and 32 <= n <= 8192 for n in size):
             raise ValueError(f"size must be (width, height), integers from 32 to 8192 pixels, got {size!r}")
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
             raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
+        if away is not None and not (len(away) == 2 and 0 <= away[0] < away[1]):
+            raise ValueError(f"away must be (start, end) in seconds or None, got {away!r}")
         n = math.floor(seconds * fps + 1e-6)
         if n < 1:
             raise ValueError(f"seconds must give at least one frame at {fps:g} frames/s, got {seconds!r}")
         self.fps, self.size = float(fps), (size[0], size[1])
-        self._pulse, self._light, self._noise = pulse, light, noise
-        looks, lives, moves, noises = np.random.SeedSequence(seed).spawn(4)
-        self._noise_seed = noises.generate_state(2).tolist()
-
-        self.truth: Truth = physiology(
-            n, fps, heart_rate, respiration_rate, variability, expressions, np.random.default_rng(lives)
+        self._noise = noise
+        looks, lives, moves, words, lights, flickers, screens, exposures, noises = (
+            np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(9)
         )
-        rng = np.random.default_rng(looks)
-        self._look = drawing.Look.draw(rng, skin_tone)
+        self._noise_seed = noises.integers(2**32, size=2).tolist()
+
+        t = self.timestamps = np.arange(n) / fps
+        self.truth: Truth = physiology(t, heart_rate, respiration_rate, variability, expressions, lives)
+        self._look = Look.draw(looks, skin_tone)
+        self._room_seed = int(looks.integers(2**32))
         width, height = size
         # `face` is the height of the face box as a share of the picture's smaller side.
-        _, box_top, _, box_bottom = drawing.FACE_BOX
-        self._unit = face * min(size) / (box_bottom - box_top)
-        self._centre = (width * rng.uniform(0.47, 0.53), height * rng.uniform(0.42, 0.47))
-        self._room = drawing.room(width, height, rng)
-        self._tint = 1 + rng.uniform(-0.08, 0.08, 3)
+        _, top, _, bottom = drawing.FACE_BOX
+        self._unit = face * min(size) / (bottom - top)
+        self._centre = (width * looks.uniform(0.46, 0.54), height * looks.uniform(0.41, 0.47))
 
-        rng = np.random.default_rng(moves)
-        t, breath = self.truth.timestamp, breathing * self.truth.respiration
-        sway = motion * np.stack([wander(t, rng, 0.03, 0.45) for _ in range(4)])
-        # The head: right, down (in face units), rotation (radians), growth. Breathing in lifts it and tips it back.
-        self._pose = np.stack([0.03 * sway[0], 0.02 * sway[1] - 0.010 * breath, 0.02 * sway[2], 0.008 * sway[3]])
-        self._pose[2] += 0.002 * breath
-        self._shoulders = np.stack([0.010 * sway[0], 0.004 * sway[1] - 0.022 * breath])
-        self._chest = 1 + 0.006 * breath  # a lifted chest faces the light
-        self._lamp = 1 + drift * wander(t, rng, 0.02, 0.3)
-        self._blink = _blinks(t, rng) if expressions else np.zeros(n)
+        breath = breathing * self.truth.respiration
+        jaw, with_words = movement.talking(t, talking, words)
+        pose = motion * movement.sway(t, moves) + with_words
+        lifted, nodded = looks.uniform(0.016, 0.030), looks.uniform(0.003, 0.010)
+        pose += movement.gestures(t, gestures, moves)
+        self._body = np.stack([0.35 * pose[0], 0.2 * pose[1], lifted * breath])
+        if away is not None:
+            gone = smooth_step((t - away[0]) / 0.8 + 1) - smooth_step((t - away[1]) / 0.8)
+            aside = gone * moves.choice([-1, 1]) * (width / self._unit + 2.8)
+            self._body[0], pose[0] = self._body[0] + aside, pose[0] + aside
+        pose[1] -= nodded * breath
+        pose[5] -= 0.3 * nodded * breath
+        self._pose = pose
+        blink = movement.blinks(t, moves) if expressions else np.zeros(n)
+        self._pulls = np.concatenate([self.truth.activation.T, [blink, jaw]])
+        bvp = np.stack([self.truth.bvp, np.interp(t + 0.03, t, self.truth.bvp)])  # the neck's comes a little earlier
+        self._blood = (pulse * bvp[:, None] * np.array(PULSE_RGB)[:, None]).astype(np.float32)  # (2, 3, T)
+
+        tint = 1 + lights.uniform(-0.08, 0.08, 3)
+        gain = 255 * light * (1 + drift * wander(t, lights, 0.02, 0.3)) * movement.exposure(t, exposure, exposures)
+        self._lamp = (tint[:, None] * gain).astype(np.float32)  # (3, T)
+        self._side = 2 * drift * wander(t, lights, 0.03, 0.3)
+        self._lit = (1 + screen * movement.screen(t, screens)).astype(np.float32)  # (3, T)
+        # A lamp on the mains is brightest twice a period; the camera reads its rows one after another.
+        self._flicker, self._mains = flicker, flickers.choice([50, 60]) + flickers.normal(0, 0.02)
+        self._readout = flickers.uniform(0, 0.03)
 
     @property
     def box(self) -> tuple[float, float, float, float]:
@@ -112,66 +145,58 @@ class Simulation:
         return self._centre[0] + left, self._centre[1] + top, right - left, bottom - top
 
     def __len__(self) -> int:
-        return len(self.truth.timestamp)
+        return len(self.timestamps)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return self.frames(0, len(self))
 
+    @cached_property
+    def _layers(self) -> tuple[torch.Tensor, Body, Head]:
+        room = drawing.room(*self.size, np.random.default_rng(self._room_seed))
+        body = Body(self._look, self.size, self._unit, self._centre)
+        return room, body, Head(self._look, self._unit, self._centre)
+
+    @cached_property
+    def _grain(self) -> torch.Tensor:
+        """Normal random numbers; each frame's noise is the sum of two stretches of them, never the same two."""
+        count = 3 * self.size[0] * self.size[1] + GRAIN
+        grain = np.random.default_rng(self._noise_seed).standard_normal(count, dtype=np.float32)
+        return torch.from_numpy(grain).mul_(self._noise / math.sqrt(2))
+
     def frames(self, start: int, stop: int) -> Iterator[np.ndarray]:
         """Frames start to stop - 1 only; the same bits as when all are asked for."""
-        (width, height), unit, (cx, cy) = self.size, self._unit, self._centre
-        finer = 1.5  # texture pixels per picture pixel, so that sampling between them does not blur
-        expression = drawing.Expression(drawing.head(self._look, finer * unit))
-        body = drawing.body(self._look, width, height, self._centre, unit)
-        room = torch.from_numpy(self._room).permute(2, 0, 1)[None]
-        blood = self._pulse * torch.tensor(PULSE_RGB).view(1, 3, 1, 1)
-        lamp = torch.from_numpy((self._light * self._tint).astype(np.float32)).view(1, 3, 1, 1) * 255
-
-        # Only the part of the picture that the head can reach is warped.
-        reach = [1.25 * unit * edge for edge in drawing.HEAD]
-        x0, x1 = max(0, int(cx + reach[0])), min(width, math.ceil(cx + reach[2]))
-        y0, y1 = max(0, int(cy + reach[1])), min(height, math.ceil(cy + reach[3]))
-        neck = min(max(0, int(cy + 0.4 * unit)), height - 1)
         for i in range(start, stop):
             with one_thread():
-                bvp = float(self.truth.bvp[i])
-                picture = room.clone()
-                dx, dy = self._shoulders[:, i] * unit
-                theta = torch.tensor(
-                    [[[1, 0, -2 * dx / width], [0, 1, -2 * dy / (height - neck)]]], dtype=torch.float32
-                )
-                grid = F.affine_grid(theta, [1, 1, height - neck, width], align_corners=False)
-                layer = F.grid_sample(body[:, :, neck:], grid, padding_mode="border", align_corners=False)
-                _cover(picture[:, :, neck:], layer, blood * bvp, float(self._chest[i]))
+                frame = self._frame(i)
+            yield frame
 
-                texture = expression(self.truth.activation[i], self._blink[i])
-                theta = self._theta(i, x0, y0, x1, y1)
-                grid = F.affine_grid(theta, [1, 1, y1 - y0, x1 - x0], align_corners=False)
-                layer = F.grid_sample(texture, grid, align_corners=False)
-                _cover(picture[:, :, y0:y1, x0:x1], layer, blood * bvp, 1.0)
-
-                value = (picture.mul_(lamp * float(self._lamp[i])))[0].permute(1, 2, 0).numpy()
-            if self._noise:
-                # Photon noise grows with the root of the light, the sensor's own does not (in 8-bit levels).
-                sigma = np.sqrt(0.012 * np.maximum(value, 0) + 0.25) * np.float32(self._noise)
-                rng = np.random.default_rng((*self._noise_seed, i))
-                value = value + sigma * rng.standard_normal(value.shape, dtype=np.float32)
-            yield np.clip(np.rint(value), 0, 255).astype(np.uint8)
-
-    def _theta(self, i: int, x0: int, y0: int, x1: int, y1: int) -> torch.Tensor:
-        """From a rectangle of the picture to the head's texture, both in -1..1, for the pose of frame i."""
-        dx, dy, turn, grow = self._pose[:, i]
-        left, top, right, bottom = drawing.HEAD
-        cos, sin = math.cos(turn) / (1 + grow), math.sin(turn) / (1 + grow)
-        # The head turns about the neck, 1 face unit below its origin.
-        a = np.array([[cos, sin], [-sin, cos]]) / self._unit
-        pivot = np.array([self._centre[0] + dx * self._unit, self._centre[1] + (dy + 1) * self._unit])
-        half = np.array([x1 - x0, y1 - y0]) / 2
-        b = a @ (np.array([x0 + x1, y0 + y1]) / 2 - pivot) + [0, 1]
-        scale = np.array([2 / (right - left), 2 / (bottom - top)])
-        middle = np.array([(left + right) / 2, (top + bottom) / 2])
-        theta = np.concatenate([a * half * scale[:, None], ((b - middle) * scale)[:, None]], axis=1)
-        return torch.from_numpy(theta.astype(np.float32))[None]
+    def _frame(self, i: int) -> np.ndarray:
+        (room, body, head), height = self._layers, self.size[1]
+        state = State(
+            pose=self._pose[:, i].tolist(),
+            body=self._body[:, i].tolist(),
+            pulls=self._pulls[:, i].tolist(),
+            blood=torch.from_numpy(self._blood[:, :, i]).view(2, 3, 1, 1),
+            side=float(self._side[i]),
+            lit=torch.from_numpy(self._lit[:, i]).view(1, 3, 1, 1),
+        )
+        picture = room.clone()
+        body.lay(picture, state)
+        head.lay(picture, state)
+        lamp = torch.from_numpy(self._lamp[:, i]).view(1, 3, 1, 1)
+        if self._flicker:
+            moment = self.timestamps[i] + self._readout * torch.arange(height, dtype=torch.float64) / height
+            wave = (4 * math.pi * self._mains * moment).cos_().float()
+            lamp = lamp * (1 + self._flicker * wave).view(1, 1, height, 1)
+        value = picture.mul_(lamp)
+        if self._noise:
+            a, b = np.random.default_rng((*self._noise_seed, i)).integers(GRAIN, size=2).tolist()
+            count = value.numel()
+            grain = (self._grain[a : a + count] + self._grain[b : b + count]).view_as(value)
+            # Photon noise grows with the root of the light, the sensor's own does not (in 8-bit levels).
+            value.addcmul_(value.mul(0.012).add_(0.25).sqrt_(), grain)
+        frame = value.round_().clamp_(0, 255).to(torch.uint8)[0].permute(1, 2, 0)
+        return frame.contiguous().numpy()
 
 
 def synthesize(path: str | os.PathLike[str] | None = None, **options: object) -> Simulation:
@@ -189,7 +214,13 @@ def synthesize(path: str | os.PathLike[str] | None = None, **options: object) ->
         breathing: depth of the motion by breathing, 1 is calm breathing.
         expressions: facial expressions per minute (6); 0: a still face that does not blink either.
         motion: slow motion of the head, 1 is a person who sits still (1); 0: none but breathing.
+        gestures: nods, shakes, turns, tilts, leaning and shifting in the seat, per minute (0).
+        talking: share of the time that the person talks, moving lips, jaw and head (0).
+        away: (start, end) in seconds while the person has left the picture (None).
         light: exposure; white skin comes near saturation at 1 (0.8). drift: its relative slow variation (0.01).
+        flicker: relative depth of the light's flicker at twice the mains' frequency, which beats with the frames (0).
+        screen: relative depth of the coloured, jumping light of a screen on the person (0).
+        exposure: steps of the camera's automatic exposure and white balance per minute (0).
         noise: photon and sensor noise, 1 is a webcam in a lit room (1).
         face: height of the face as a share of the picture's smaller side (0.5).
 
@@ -216,18 +247,3 @@ def _within(name: str, value: float | None, low: float, high: float, none: bool 
         raise TypeError(f"{name} must be a number{' or None' if none else ''}, got {value!r}")
     if not low <= value <= high:
         raise ValueError(f"{name} must be from {low:g} to {high:g}{' or None' if none else ''}, got {value!r}")
-
-
-def _cover(picture: torch.Tensor, layer: torch.Tensor, blood: torch.Tensor, shade: float) -> None:
-    """Lay a premultiplied layer over a part of the picture, in place."""
-    picture.mul_(1 - layer[:, 6:]).add_(torch.addcmul(layer[:, :3], layer[:, 3:6], blood, value=-1), alpha=shade)
-
-
-def _blinks(t: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """About 12 blinks a minute of a quarter of a second."""
-    shut = np.zeros(len(t))
-    start = rng.exponential(5.0)
-    while start < t[-1]:
-        shut = np.maximum(shut, np.clip(1 - np.abs(t - start - 0.12) / 0.12, 0, 1))
-        start += 0.5 + rng.exponential(4.5)
-    return shut
