@@ -58,7 +58,7 @@ class Reader:
         self._stream = self._main_stream()
         rates = (self._stream.average_rate, self._stream.guessed_rate)
         self.fps = next((float(rate) for rate in rates if rate and 0.01 <= rate <= 1000), 25.0)
-        self.n_frames, self._loose = self._announced()
+        self.n_frames = self._announced()
 
     def _main_stream(self) -> Any:
         moving = [s for s in self._container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
@@ -82,13 +82,24 @@ class Reader:
                 f"{self._path} has pictures of {width}x{height}, more than the limit of {self._pixels} pixels"
             )
 
-    def _announced(self) -> tuple[int | None, float]:
-        """How many frames the file announces, and by how many that may be wrong."""
-        count, loose = self._stream.frames, 1.0
-        if not count and self._container.duration:
-            count = round(self._container.duration / av.time_base * self.fps)
-            loose = self.fps if self._container.streams.audio else 1.0  # the sound may be longer
-        return (count, loose) if 0 < count <= os.path.getsize(self._path) else (None, 0.0)  # a frame takes a byte
+    def _announced(self) -> int | None:
+        """How many frames to expect, if the file says anything believable."""
+        count = self._stream.frames or round((self._container.duration or 0) / av.time_base * self.fps)
+        return count if 0 < count <= os.path.getsize(self._path) else None  # a frame takes a byte at least
+
+    def _missing(self, count: int, until: float | None) -> str | None:
+        """What the file announces beyond the `count` frames that were read, the last of them at `until` seconds."""
+        container = self._container
+        if until is None or not container.duration:
+            missing = self.n_frames is not None and self.n_frames - count > max(1, 0.01 * self.n_frames)
+            return f"the file announces {self.n_frames} frames and {count} could be read" if missing else None
+        # Matroska's duration counts from zero, that of others from the start
+        start = 0 if container.format.name.startswith("matroska") else (container.start_time or 0) / av.time_base
+        end = container.duration / av.time_base + start
+        loose = 1.0 if container.streams.audio else 0.0  # the sound may be longer
+        if end - until <= max(2 * (until - start) / count, 2 / self.fps, 0.01 * end) + loose:
+            return None
+        return f"the file announces {end:.2f} s and could be read until {until:.2f} s ({count} frames)"
 
     def __iter__(self) -> Iterator[Any]:
         damaged = index = 0
@@ -107,12 +118,12 @@ class Reader:
                 self.notes.append(f"from frame {index} on the picture is {size[0]}x{size[1]}, scaled to the first size")
             yield picture
             index, until = index + 1, picture.time
-        self._container.close()
         if damaged:
             self.notes.append(f"{damaged} damaged frames were left out")
-        if self.n_frames and self.n_frames - index > max(self._loose, 0.01 * self.n_frames):
-            seconds = "" if until is None else f", until {until:.2f} s"
-            self.notes.append(f"the file announces {self.n_frames} frames and {index} could be read{seconds}")
+        missing = self._missing(index, until)
+        if missing:
+            self.notes.append(missing)
+        self._container.close()
 
     def _pictures(self) -> Iterator[Any]:
         packets = self._container.demux(self._stream)

@@ -14,9 +14,9 @@ import numpy as np
 
 
 class VideoWriter:
-    """Write RGB frames to a file: lossless FFV1 (.mkv) by default, or x264 (.mp4).
+    """Write RGB frames to a file: lossless FFV1 (.mkv or .mp4) by default, or x264 (.mp4).
 
-    Written aside and renamed when the `with` block ends well; after an exception nothing is left.
+    Timestamps are kept to 1/90000 s in .mp4 and .mov, to 1/1000 s in .mkv (Matroska's clock). Written aside and renamed when the `with` block ends well; after an exception nothing is left.
 
     Args:
         path: where to; its suffix names the container.
@@ -43,7 +43,10 @@ class VideoWriter:
     def _start(self, shape: tuple[int, ...]) -> None:
         height, width = shape[:2]
         # bitexact: no random identifiers, so that the same frames give the same file
-        self._container = av.open(str(self._aside), "w", options={"fflags": "+bitexact"})
+        options = {"fflags": "+bitexact"}
+        if self.path.suffix in (".mp4", ".mov"):
+            options["movie_timescale"] = "90000"  # in which the start is kept
+        self._container = av.open(str(self._aside), "w", options=options)
         self._stream = self._container.add_stream(self._codec, rate=self._rate, options=self._options)
         self._stream.width, self._stream.height, self._shape = width, height, shape
         even = width % 2 == 0 and height % 2 == 0
