@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,10 @@ from bigsmall.face import networks
 from bigsmall.threads import one_thread
 
 PYRAMID_FACTOR = 0.709  # halves the area at each level, as published
-THRESHOLDS = (0.6, 0.7, 0.8)  # of the three networks
+SURE = 0.8  # the least confidence of a face that is reported
+THRESHOLDS = 0.6, 0.7  # of the first two networks
+DIM = 4.0, 64.0  # 0..255: a darker median is lifted to the second, as if it were no less than the first
+SMALLEST = 12  # pixels: the window of the first network
 
 
 class Face(NamedTuple):
@@ -30,66 +34,69 @@ class Face(NamedTuple):
 class FaceDetector:
     """P-, R- and O-Net on the CPU.
 
+    The search runs on a picture so small that the smallest face looked for fits the first network's window; the faces
+    themselves are then cut out of the picture as it came, so that large pictures cost no more and lose nothing.
+
     Args:
-        longest_side: the picture is reduced to this for the search, pixels.
         min_face: the smallest face that is looked for, as a share of the shorter side.
 
     Raises:
         FaceWeightsError: the weights are not installed, or not those that were checked.
     """
 
-    def __init__(self, longest_side: int = 480, min_face: float = 0.08) -> None:
-        self.longest_side, self.min_face = longest_side, min_face
+    def __init__(self, min_face: float = 0.08) -> None:
+        self.min_face = min_face
         self._pnet, self._rnet, self._onet = (networks.load(name) for name in ("pnet", "rnet", "onet"))
 
     @one_thread()
     def detect(self, rgb: np.ndarray) -> list[Face]:
         """All faces in a picture (H, W, 3) uint8 RGB, the surest first."""
-        picture, scale = self._reduce(rgb)
-        boxes = self._propose(picture)
+        _check(rgb)
+        faces = self._detect(rgb, lift=False)
+        dim = np.median(rgb[::8, ::8, 1]) < DIM[1]
+        return self._detect(rgb, lift=True) if dim and not faces else faces
+
+    def _detect(self, rgb: np.ndarray, lift: bool) -> list[Face]:
+        boxes = self._propose(rgb, lift)
         if len(boxes):
-            out = self._rnet(_patches(picture, boxes, 24))
+            out = self._rnet(_patches(rgb, boxes, 24))
             keep = out["face"] > THRESHOLDS[1]
             boxes = _regress(boxes[keep], out["box"][keep])
             boxes = _square(boxes[_nms(boxes, out["face"][keep], 0.7)])
-        return self._refine(picture, boxes, scale) if len(boxes) else []
+        if not len(boxes):
+            return []
+        boxes, score, _ = self._refine(rgb, boxes)
+        keep = score > SURE
+        boxes = boxes[keep][_nms(boxes[keep], score[keep], 0.7, of_smaller=True)]
+        return [face for face in _faces(*self._refine(rgb, _square(boxes))) if face.confidence > SURE]
 
     @one_thread()
-    def verify(self, rgb: np.ndarray, face: Face) -> Face | None:
-        """The face near where it was, by the last network alone: a fraction of the cost of `detect`."""
-        x0, y0 = int(max(0, face.x - face.w / 2)), int(max(0, face.y - face.h / 2))
-        x1, y1 = int(face.x + 1.5 * face.w) + 1, int(face.y + 1.5 * face.h) + 1
-        picture, scale = self._reduce(rgb[y0:y1, x0:x1], longest_side=144)
-        box = torch.tensor([[face.x - x0, face.y - y0, face.x + face.w - x0, face.y + face.h - y0]]) * scale
-        found = self._refine(picture, _square(box), scale)
-        if not found:
-            return None
-        moved = found[0]
-        return moved._replace(x=moved.x + x0, y=moved.y + y0, landmarks=np.add(moved.landmarks, (x0, y0)))
+    def verify(self, rgb: np.ndarray, faces: Sequence[Face]) -> list[Face]:
+        """Each face near where it was, by the last network alone: a fraction of the cost of `detect`.
 
-    def _reduce(self, rgb: np.ndarray, longest_side: int | None = None) -> tuple[Tensor, float]:
-        """The picture as the networks want it, (1, 3, h, w), and how much smaller it is."""
-        if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
-            raise ValueError(f"rgb was {rgb.dtype} of shape {rgb.shape}, expected uint8 (H, W, 3)")
-        scale = min(1.0, (longest_side or self.longest_side) / max(rgb.shape[:2]))
-        step = max(1, int(0.5 / scale))  # of very large pictures every step-th pixel is enough
-        pixels = torch.from_numpy(np.ascontiguousarray(rgb[::step, ::step])).permute(2, 0, 1)[None].float()
-        size = [max(1, round(side * scale)) for side in rgb.shape[:2]]
-        return (_resize(pixels, size) - 127.5) / 128, scale
+        The confidence says whether it is there at all: below SURE `detect` would not have reported it.
+        """
+        _check(rgb)
+        if not faces:
+            return []
+        boxes = torch.tensor([[face.x, face.y, face.x + face.w, face.y + face.h] for face in faces])
+        return _faces(*self._refine(rgb, _square(boxes)))
 
-    def _propose(self, picture: Tensor) -> Tensor:
+    def _propose(self, rgb: np.ndarray, lift: bool) -> Tensor:
         """P-Net, fully convolutional: every 12x12 window at stride 2, at every level of the pyramid. (n, 4) squares."""
-        height, width = picture.shape[2:]
-        smallest = max(12.0, self.min_face * min(height, width))
+        height, width = rgb.shape[:2]
+        scale = min(1.0, SMALLEST / (self.min_face * min(height, width)))
+        step = max(1, int(0.5 / scale))  # of very large pictures every step-th pixel is enough
+        picture = torch.from_numpy(np.ascontiguousarray(rgb[::step, ::step])).permute(2, 0, 1)[None]
         found: list[Tensor] = []
         scores: list[Tensor] = []
-        scale = 12 / smallest
-        while min(height, width) * scale >= 12:
-            level = _resize(picture, [round(height * scale), round(width * scale)])
-            out = self._pnet(level)
+        while min(height, width) * scale >= SMALLEST:
+            size = [round(height * scale), round(width * scale)]
+            picture = F.interpolate(picture, size, mode="bilinear", antialias=True)
+            out = self._pnet(_input(picture, lift))
             y, x = (out["face"][0] > THRESHOLDS[0]).nonzero(as_tuple=True)
             corner = torch.stack([x, y], 1) * 2.0
-            boxes = torch.cat([corner, corner + 12], 1)
+            boxes = torch.cat([corner, corner + SMALLEST], 1)
             score = out["face"][0, y, x]
             keep = _nms(boxes, score, 0.5)
             found.append(_regress(boxes, out["box"][0, :, y, x].T)[keep] / scale)
@@ -98,23 +105,33 @@ class FaceDetector:
         boxes = torch.cat(found) if found else torch.empty(0, 4)
         return _square(boxes[_nms(boxes, torch.cat(scores), 0.7)]) if len(boxes) else boxes
 
-    def _refine(self, picture: Tensor, boxes: Tensor, scale: float) -> list[Face]:
-        """O-Net: the final boxes and the landmarks, back in pixels of the given picture."""
-        out = self._onet(_patches(picture, boxes, 48))
-        keep = out["face"] > THRESHOLDS[2]
-        boxes, score = boxes[keep], out["face"][keep]
+    def _refine(self, rgb: np.ndarray, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """O-Net: the final boxes (n, 4), their scores (n,) and landmarks (n, 5, 2), pixels."""
+        out = self._onet(_patches(rgb, boxes, 48))
         corner, size = boxes[:, None, :2], boxes[:, None, 2:] - boxes[:, None, :2]
-        landmarks = out["landmarks"][keep].unflatten(1, (2, 5)).transpose(1, 2) * size + corner
-        boxes = _regress(boxes, out["box"][keep])
-        faces = []
-        for i in _nms(boxes, score, 0.7, of_smaller=True).tolist():
-            x0, y0, x1, y1 = (boxes[i] / scale).tolist()
-            faces.append(Face(x0, y0, x1 - x0, y1 - y0, float(score[i]), (landmarks[i] / scale).numpy()))
-        return faces
+        landmarks = out["landmarks"].unflatten(1, (2, 5)).transpose(1, 2) * size + corner
+        return _regress(boxes, out["box"]), out["face"], landmarks
 
 
-def _resize(picture: Tensor, size: list[int]) -> Tensor:
-    return picture if list(picture.shape[2:]) == size else F.interpolate(picture, size, mode="area")
+def _check(rgb: np.ndarray) -> None:
+    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
+        raise ValueError(f"rgb was {rgb.dtype} of shape {rgb.shape}, expected uint8 (H, W, 3)")
+
+
+def _faces(boxes: Tensor, scores: Tensor, landmarks: Tensor) -> list[Face]:
+    return [
+        Face(x0, y0, x1 - x0, y1 - y0, score, points)
+        for (x0, y0, x1, y1), score, points in zip(boxes.tolist(), scores.tolist(), landmarks.numpy(), strict=True)
+    ]
+
+
+def _input(pixels: Tensor, lift: bool = True) -> Tensor:
+    """uint8 pixels (n, 3, h, w), the dark ones lit if `lift`, as the networks want them, in their fastest layout."""
+    x = pixels.float()
+    if lift:
+        level = x[:, 1, ::4, ::4].flatten(1).median(1).values.clamp(*DIM)
+        x = (x * (DIM[1] / level)[:, None, None, None]).clamp(max=255)
+    return ((x - 127.5) / 128).contiguous(memory_format=torch.channels_last)
 
 
 def _regress(boxes: Tensor, offsets: Tensor) -> Tensor:
@@ -130,15 +147,16 @@ def _square(boxes: Tensor) -> Tensor:
     return torch.cat([centre - half, centre + half], 1)
 
 
-def _patches(picture: Tensor, boxes: Tensor, size: int) -> Tensor:
+def _patches(rgb: np.ndarray, boxes: Tensor, size: int) -> Tensor:
     """(n, 3, size, size) cut out along the boxes, each pixel the mean of 2x2 samples; mid-grey beyond the edge."""
-    steps = (torch.arange(2 * size) + 0.5) / (2 * size)
-    extent = torch.tensor([picture.shape[3], picture.shape[2]], dtype=torch.float32)
-    low, high = boxes[:, None, :2] / extent * 2 - 1, boxes[:, None, 2:] / extent * 2 - 1
-    along = low + (high - low) * steps[None, :, None]  # (n, 2*size, 2): x and y positions
-    grid = torch.stack(torch.broadcast_tensors(along[:, None, :, 0], along[:, :, None, 1]), -1)  # (n, rows, columns, 2)
-    samples = F.grid_sample(picture.expand(len(boxes), -1, -1, -1), grid, align_corners=False)
-    return F.avg_pool2d(samples, 2)
+    height, width = rgb.shape[:2]
+    steps = (np.arange(2 * size) + 0.5) / (2 * size)
+    x0, y0, x1, y1 = boxes.numpy().T[:, :, None]
+    x = np.floor(x0 + (x1 - x0) * steps).astype(int)[:, None, :]
+    y = np.floor(y0 + (y1 - y0) * steps).astype(int)[:, :, None]
+    samples = rgb[y.clip(0, height - 1), x.clip(0, width - 1)]  # (n, rows, columns, 3)
+    samples[(x < 0) | (x >= width) | (y < 0) | (y >= height)] = 127
+    return F.avg_pool2d(_input(torch.from_numpy(samples).permute(0, 3, 1, 2)), 2)
 
 
 def _nms(boxes: Tensor, scores: Tensor, threshold: float, of_smaller: bool = False) -> Tensor:

@@ -1,35 +1,81 @@
-"""Follow one face: look often, move the box seldom."""
+"""Follow faces: look often, search seldom, move the box hardly ever."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from bigsmall.face.detector import Face, FaceDetector
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from bigsmall.face.detector import SURE, Face, FaceDetector
 from bigsmall.video import Frame
+
+MAX_SHIFT = 0.12  # face widths: a centre further off has really moved
+MIN_OVERLAP = 0.7  # intersection over union: less has really grown, shrunk or moved
+RECENT = 10  # looks whose median says where the face is: about a second
+RIVAL = 2.0  # times the area of the face that is followed
+SCENE = 24  # the picture as so many squared points, to see cuts by
+SAME_SCENE = 0.5  # correlation of two successive pictures
+FLAT = 5.0  # levels (0..255): pictures of less contrast are noise
+FAR = 1e6  # a distance that no face comes by
 
 
 class Track(NamedTuple):
-    """Where a face is held to be, and how sure the detector was when it last looked."""
+    """Where a face is held to be, and how sure the detector was when it last looked there."""
 
     face_id: int
     face: Face
     confidence: float
 
 
+@dataclass
+class _Followed:
+    face_id: int
+    held: Face
+    recent: list[Face]  # where it was found last
+    seen: float  # seconds: when it was last found
+    confidence: float
+    lost: bool = False
+
+    def found(self, face: Face, now: float) -> None:
+        """It is there: hold the box where it is held, or move it in one step to where the face has come to rest.
+
+        A jump is followed at once. A smaller move counts when the median of about a second has moved, so that the box
+        of a head that nods to and fro stays around the middle.
+        """
+        self.recent = [face] if self.lost else [*self.recent, face][-RECENT:]
+        self.seen, self.confidence, self.lost = now, face.confidence, False
+        x, y, w, h = np.median([face[:4] for face in self.recent], axis=0).tolist()
+        if _moved(self.held, face, 2):
+            self.held, self.recent = face, [face]
+        elif len(self.recent) == RECENT and _moved(self.held, typical := face._replace(x=x, y=y, w=w, h=h)):
+            self.held = typical
+
+    def distance(self, face: Face, now: float) -> float:
+        """In face widths, from where it was last seen; FAR where it cannot have come to in the time."""
+        last = self.recent[-1]
+        distance = _shift(last, face)
+        return distance if distance < 0.5 + now - self.seen and 2 / 3 < face.w / last.w < 3 / 2 else FAR
+
+
 class FaceTracker:
-    """Follow the largest face, holding its box still until the face has really moved.
+    """Follow the largest face, or all faces, holding each box still until the face has really moved.
 
     A box that follows every jitter of the detector shakes the picture, and a shaking picture looks like a pulse. So
-    the whole picture is searched every `detect_every` seconds and at once when the face is no longer where it was;
-    between, the last network alone checks the spot every `look_every` seconds; and the box moves only when the face
-    found overlaps it by less than `min_overlap` (intersection over union) or its centre is off by more than
-    `max_shift` of the width.
+    between two searches of the whole picture the detector's last network looks only at the spots where faces are, and
+    a box is moved seldom and then in one step. A face that is not found, in a blink or a turn of the head, is lost
+    after `grace`, or at once where the scene is cut; one that comes back within `memory`, to where it can have got to
+    in the time, has its old face_id. A face once chosen as the largest is followed until it is lost, or until one of
+    twice its area has been there for two searches.
 
     Args:
         detector: made if not given.
-        several: follow all faces, not the largest only.
-        detect_every, look_every: seconds.
+        several: follow all faces, not the largest only. The largest only is always face_id 0.
+        look_every: seconds between two looks at a face; between two searches while one is missing, twice that.
+        search_every: seconds between two searches otherwise.
+        grace, memory: seconds.
     """
 
     def __init__(
@@ -37,49 +83,99 @@ class FaceTracker:
         detector: FaceDetector | None = None,
         *,
         several: bool = False,
-        detect_every: float = 0.5,
         look_every: float = 0.1,
-        min_overlap: float = 0.7,
-        max_shift: float = 0.12,
+        search_every: float = 2.0,
+        grace: float = 0.5,
+        memory: float = 5.0,
     ) -> None:
-        self._detector, self.several = detector or FaceDetector(), several
-        self.detect_every, self.look_every = detect_every, look_every
-        self.min_overlap, self.max_shift = min_overlap, max_shift
-        self._track: Track | None = None
-        self._detected = self._looked = -math.inf
+        self._detector = detector or FaceDetector()
+        self.several, self.grace, self.memory = several, grace, memory
+        self.look_every, self.search_every = look_every, search_every
+        self._followed: list[_Followed] = []
+        self._next_id = 0
+        self._looked = self._searched = -math.inf
+        self._rival: float | None = None  # since when a much larger face has been there
+        self._scene: np.ndarray | None = None
 
     def update(self, frame: Frame) -> list[Track]:
-        """The faces in this frame, none while there is none. Frames come in order of time."""
-        now, held = frame.timestamp, self._track
-        if now - self._looked < self.look_every - 1e-3:
-            return [held] if held else []
-        self._looked = now
-        found: Face | None = None
-        if held is not None and now - self._detected < self.detect_every - 1e-3:
-            found = self._detector.verify(frame.rgb, held.face)
-        if found is None:
-            found = self._choose(self._detector.detect(frame.rgb))
-            self._detected = now
-        if found is None:
-            self._track = None
-        elif held is None or self._moved(held.face, found):
-            self._track = Track(0, found, found.confidence)
-        else:
-            self._track = Track(0, held.face, found.confidence)
-        return [self._track] if self._track else []
+        """The faces in this frame by face_id, at most one unless `several`. Frames come in order of time."""
+        now = frame.timestamp
+        cut = self._cut(frame.rgb)
+        if cut:
+            for known in self._followed:
+                known.lost = True
+        if cut or now - self._looked > self.look_every - 1e-3:
+            self._looked = now
+            self._look(frame.rgb, now)
+            missing = not self._followed or any(known.seen < now for known in self._followed)
+            if cut or now - self._searched > (2 * self.look_every if missing else self.search_every) - 1e-3:
+                self._searched = now
+                self._search(self._detector.detect(frame.rgb), now, cut)
+            self._followed = [known for known in self._followed if now - known.seen <= self.memory]
+            for known in self._followed:
+                known.lost = known.lost or now - known.seen > self.grace
+        return [Track(known.face_id, known.held, known.confidence) for known in self._followed if not known.lost]
 
-    def _choose(self, faces: list[Face]) -> Face | None:
-        """The face that was followed if it is still there, else the largest."""
-        if self._track is not None:
-            held = self._track.face
-            near = max(faces, key=lambda face: overlap(face, held), default=None)
-            if near is not None and overlap(near, held) > 0.3:
-                return near
-        return max(faces, key=lambda face: face.w * face.h, default=None)
+    def _look(self, rgb: np.ndarray, now: float) -> None:
+        """Each face where it was; of two that claim one spot, the one that changes less has it."""
+        present = [known for known in self._followed if not known.lost]
+        looks = list(zip(present, self._detector.verify(rgb, [known.held for known in present]), strict=True))
+        looks.sort(key=lambda look: -overlap(look[0].recent[-1], look[1]))
+        taken: list[Face] = []
+        for known, face in looks:
+            known.confidence = face.confidence
+            there = face.confidence > SURE and known.distance(face, now) < FAR
+            if there and all(overlap(face, other) < 0.5 for other in taken):
+                known.found(face, now)
+                taken.append(face)
 
-    def _moved(self, held: Face, found: Face) -> bool:
-        shift = math.hypot(found.x + found.w / 2 - held.x - held.w / 2, found.y + found.h / 2 - held.y - held.h / 2)
-        return shift > self.max_shift * held.w or overlap(held, found) < self.min_overlap
+    def _search(self, faces: list[Face], now: float, cut: bool) -> None:
+        """Give the faces of the whole picture to those that are followed, and follow the new."""
+        cost = np.array([[known.distance(face, now) for face in faces] for known in self._followed])
+        unknown = dict(enumerate(faces))
+        for i, j in zip(*linear_sum_assignment(cost), strict=True) if cost.size else ():
+            if cost[i, j] < FAR:
+                face = unknown.pop(j)
+                if self._followed[i].seen < now:
+                    self._followed[i].found(face, now)
+        seen = [known.recent[-1] for known in self._followed if known.seen == now]
+        new = [face for face in unknown.values() if all(overlap(face, other) < 0.3 for other in seen)]
+        new.sort(key=lambda face: -face.w * face.h)
+        if self.several:
+            for face in new:
+                self._follow(face, now)
+        elif not new:
+            self._rival = None
+        elif self._gives_way(new[0], now, cut):
+            self._followed, self._next_id, self._rival = [], 0, None
+            self._follow(new[0], now)
+
+    def _follow(self, face: Face, now: float) -> None:
+        self._followed.append(_Followed(self._next_id, face, [face], now, face.confidence))
+        self._next_id += 1
+
+    def _gives_way(self, rival: Face, now: float, cut: bool) -> bool:
+        """Whether the one face that is followed gives way to another."""
+        if not self._followed or (cut and self._followed[0].lost):
+            return True
+        known = self._followed[0]
+        if not known.lost and rival.w * rival.h < RIVAL * known.held.w * known.held.h:
+            self._rival = None
+            return False
+        self._rival = now if self._rival is None else self._rival
+        return now - self._rival > self.search_every - 1e-3
+
+    def _cut(self, rgb: np.ndarray) -> bool:
+        """Whether this picture and the one before it show different scenes."""
+        y, x = ((np.arange(2 * SCENE) + 0.5) * (side / (2 * SCENE)) for side in rgb.shape[:2])
+        points = rgb[y.astype(int)[:, None], x.astype(int), 1].reshape(SCENE, 2, SCENE, 2).mean((1, 3))
+        scene = points - points.mean()
+        before, self._scene = self._scene, scene
+        if before is None:
+            return False
+        contrasts = scene.std(), before.std()
+        alike = float((scene * before).mean()) / math.prod(max(FLAT, contrast) for contrast in contrasts)
+        return max(contrasts) > FLAT and alike < SAME_SCENE
 
 
 def overlap(a: Face, b: Face) -> float:
@@ -88,3 +184,12 @@ def overlap(a: Face, b: Face) -> float:
     h = min(a.y + a.h, b.y + b.h) - max(a.y, b.y)
     inside = max(w, 0.0) * max(h, 0.0)
     return inside / (a.w * a.h + b.w * b.h - inside)
+
+
+def _shift(a: Face, b: Face) -> float:
+    """Between the centres of two boxes, in widths of the first."""
+    return math.hypot(a.x + a.w / 2 - b.x - b.w / 2, a.y + a.h / 2 - b.y - b.h / 2) / a.w
+
+
+def _moved(held: Face, found: Face, far: float = 1.0) -> bool:
+    return _shift(held, found) > far * MAX_SHIFT or overlap(held, found) < 1 - far * (1 - MIN_OVERLAP)

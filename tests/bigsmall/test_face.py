@@ -1,7 +1,9 @@
 """bigsmall.face: faces are found where they are, held still, lost and found again in so many words."""
 
+import math
 import os
 import pickle
+from collections.abc import Callable
 from itertools import islice
 
 import numpy as np
@@ -13,15 +15,18 @@ from bigsmall.face import (
     FaceDetector,
     FaceTracker,
     FaceWeightsError,
+    Track,
     crop_box,
     face_scale,
     networks,
     parse_crop,
 )
+from bigsmall.face.tracker import overlap
 from bigsmall.video import Frame, open_video
 
 lz4_frame = pytest.importorskip("lz4.frame")
 LANDMARKS = np.zeros((5, 2))
+WALL = np.full((48, 64, 3), 127, np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -91,81 +96,197 @@ def test_a_picture_of_another_kind_is_refused(detector):
         detector.detect(np.zeros((50, 50, 3), np.float32))
 
 
-def tracks(path, first=0, last=None):
-    """The one face of each frame, None where there is none."""
-    tracker = FaceTracker()
-    return [next(iter(tracker.update(frame)), None) for frame in islice(open_video(path), first, last)]
+def films(path, first=0, last=None, **options):
+    """The tracks of each frame."""
+    tracker = FaceTracker(**options)
+    return [tracker.update(frame) for frame in islice(open_video(path), first, last)]
+
+
+def boxes(found):
+    return {track.face[:4] for tracks in found for track in tracks}
 
 
 def test_a_still_face_keeps_one_box(reference_dir):
-    found = tracks(reference_dir / "media" / "evm_face.mp4", 0, 120)
-    assert len(found) == 120
-    assert all(found)
-    assert len({track.face[:4] for track in found}) == 1
+    found = films(reference_dir / "media" / "evm_face.mp4", 0, 120)
+    assert [[track.face_id for track in tracks] for tracks in found] == [[0]] * 120
+    assert len(boxes(found)) == 1
 
 
 def test_a_smile_moves_the_box_seldom(reference_dir):
-    found = tracks(reference_dir / "media" / "pyfeat_single_face.mp4")
+    found = films(reference_dir / "media" / "pyfeat_single_face.mp4")
     assert all(found)
-    assert len({track.face[:4] for track in found}) <= 3
+    assert len(boxes(found)) <= 3
 
 
-def test_a_face_that_leaves_is_lost_where_the_picture_is_cut(reference_dir):
-    found = tracks(reference_dir / "media" / "pyfeat_face_noface.mov", 40, 100)
-    cut = 72 - 40  # the first frame of the cartoon
-    assert all(found[:cut])
-    assert not any(found[cut + 3 :])
+def test_a_face_is_lost_with_the_frame_in_which_the_film_is_cut(reference_dir):
+    found = films(reference_dir / "media" / "pyfeat_face_noface.mov")
+    assert [bool(tracks) for tracks in found] == [True] * 72 + [False] * (len(found) - 72)
 
 
 def test_a_film_without_a_face_has_none(reference_dir):
-    assert not any(tracks(reference_dir / "media" / "pyfeat_no_face.mp4", 0, 48))
+    assert not any(films(reference_dir / "media" / "pyfeat_no_face.mp4", 0, 48, several=True))
 
 
-class Script:
-    """A detector that finds what it is told, by the number of the call."""
+def test_every_face_of_a_group_has_its_own_number(detector, reference_dir):
+    rgb = next(iter(open_video(reference_dir / "media" / "pyfeat_multi_face.jpg"))).rgb
+    noise = np.random.default_rng(0)
+    tracker = FaceTracker(detector, several=True)
+    found = []
+    for i in range(32):
+        noisy = np.clip(rgb + noise.integers(-5, 6, rgb.shape, np.int16), 0, 255).astype(np.uint8)
+        found.append(tracker.update(Frame(i, i / 10, noisy)))
+    numbers = {tuple(track.face_id for track in tracks) for tracks in found}
+    assert numbers == {tuple(range(len(found[0])))}
+    assert len(found[0]) >= 4
+    assert len(boxes(found)) == len(found[0])  # all held still
 
-    def __init__(self, *faces: Face | None) -> None:
-        self.faces, self.calls = list(faces), 0
+
+class Stage:
+    """A detector that finds whoever is on stage: people are functions of the time, None while they are away."""
+
+    def __init__(self, *people: Callable[[float], Face | None]) -> None:
+        self.people, self.now = people, 0.0
+        self.searches = self.looks = 0
 
     def detect(self, rgb: np.ndarray) -> list[Face]:
-        face = self.faces[min(self.calls, len(self.faces) - 1)]
-        self.calls += 1
-        return [] if face is None else [face]
+        self.searches += 1
+        return [face for person in self.people if (face := person(self.now)) is not None]
 
-    def verify(self, rgb: np.ndarray, face: Face) -> Face | None:
-        return face
+    def verify(self, rgb: np.ndarray, faces: list[Face]) -> list[Face]:
+        self.looks += len(faces)
+        there = [face for person in self.people if (face := person(self.now)) is not None]
+        near = [max(there, key=lambda other: overlap(face, other), default=face) for face in faces]
+        return [
+            other if overlap(face, other) > 0.3 and other in there else face._replace(confidence=0.1)
+            for face, other in zip(faces, near, strict=True)
+        ]
 
-
-def at(x: float, w: float = 100.0) -> Face:
-    return Face(x, 50.0, w, 120.0, 0.99, LANDMARKS)
-
-
-def follow(*faces: Face | None) -> list[float | None]:
-    """Where the box is held, one detection after the other."""
-    tracker = FaceTracker(Script(*faces), detect_every=0.5, look_every=0.5)
-    found = [tracker.update(Frame(i, i * 0.5, np.zeros((1, 1, 3), np.uint8))) for i in range(len(faces))]
-    return [track[0].face.x if track else None for track in found]
-
-
-def test_the_box_is_held_still_until_the_face_has_really_moved():
-    assert follow(at(0), at(4), at(8), at(11), at(30), at(34)) == [0, 0, 0, 0, 30, 30]
-    assert follow(at(0), at(0, w=150.0)) == [0, 0]
-    assert follow(at(0), None, None, at(300)) == [0, None, None, 300]
+    def play(self, seconds: float, fps: float = 20.0, picture=lambda now: WALL, **options) -> list[list[Track]]:
+        tracker, found = FaceTracker(self, **options), []
+        for i in range(round(seconds * fps)):
+            self.now = i / fps
+            found.append(tracker.update(Frame(i, self.now, picture(self.now))))
+        return found
 
 
-def test_detection_is_as_seldom_as_asked_and_at_once_after_a_loss():
-    script = Script(at(0), None, None, at(0), at(0))
-    tracker = FaceTracker(script, detect_every=0.5, look_every=0.1)
-    calls = []
-    for i in range(30):
-        tracker.update(Frame(i, i / 30, np.zeros((1, 1, 3), np.uint8)))
-        calls.append(script.calls)
-    assert calls[0] == 1
-    assert calls[14] == 1
-    assert calls[15] == 2  # half a second later
-    assert calls[18] == 3  # lost: looked for again a tenth of a second later
-    assert calls[21] == 4  # and again, found
-    assert calls[29] == 4
+def at(x: float, w: float = 100.0, y: float = 50.0) -> Face:
+    """A face around (x, y)."""
+    return Face(x - w / 2, y - 0.6 * w, w, 1.2 * w, 0.99, LANDMARKS)
+
+
+def centres(found: list[list[Track]]) -> list[float | None]:
+    return [round(tracks[0].face.x + tracks[0].face.w / 2, 6) if tracks else None for tracks in found]
+
+
+def test_a_box_is_held_still_while_the_detector_jitters():
+    jitter = np.random.default_rng(0).normal(0, 0.04, (1000, 2))
+    found = Stage(lambda t: at(200 + 100 * jitter[int(20 * t), 0], 100 * (1 + jitter[int(20 * t), 1]))).play(30)
+    assert all(found)
+    assert len(boxes(found)) == 1
+
+
+def test_a_box_is_held_still_while_the_head_nods_to_and_fro():
+    found = Stage(lambda t: at(200 + 15 * math.sin(2 * math.pi * 0.8 * t))).play(20)
+    assert len(boxes(found)) == 1
+
+
+def test_a_face_that_drifts_or_grows_is_followed_in_steps():
+    drift = Stage(lambda t: at(200 + 10 * t)).play(20)  # a tenth of its width a second
+    assert 10 <= len(boxes(drift)) <= 17
+    assert max(abs(x - 200 - 10 * i / 20) for i, x in enumerate(centres(drift))) < 25
+    zoom = Stage(lambda t: at(300, 80 * 1.05**t)).play(15)
+    assert 3 <= len(boxes(zoom)) <= 8
+    assert max(abs(math.log(tracks[0].face.w / (80 * 1.05 ** (i / 20)))) for i, tracks in enumerate(zoom)) < 0.25
+
+
+def test_a_face_that_jumps_is_followed_at_once_and_one_that_shifts_within_a_second():
+    jump = centres(Stage(lambda t: at(200 if t < 3 else 230)).play(6))
+    assert jump == [200] * 60 + [230] * 60
+    shift = centres(Stage(lambda t: at(200 if t < 3 else 216)).play(6))
+    assert shift[:60] == [200] * 60
+    assert set(shift[60:80]) == {200, 216}
+    assert shift[80:] == [216] * 40
+
+
+def test_a_blink_of_the_detector_does_not_cut_the_stretch_but_lowers_the_confidence():
+    found = Stage(lambda t: None if 3 < t < 3.4 else at(200)).play(6)
+    assert centres(found) == [200] * 120
+    assert found[50][0].confidence == 0.99
+    assert found[66][0].confidence == 0.1
+
+
+def test_a_face_that_leaves_is_lost_after_half_a_second_and_back_when_it_returns():
+    found = centres(Stage(lambda t: None if 3 <= t < 6 else at(200)).play(9))
+    assert found == [200] * 70 + [None] * 50 + [200] * 60
+
+
+def test_a_cut_ends_a_track_at_once_and_a_flash_does_not():
+    scenes = np.random.default_rng(0).integers(0, 200, (2, 12, 12, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
+    gone = Stage(lambda t: at(200) if t < 3 else None)
+    assert centres(gone.play(4, picture=lambda t: scenes[int(t >= 3)])) == [200] * 60 + [None] * 20
+    other = Stage(lambda t: at(200) if t < 3 else at(450, 60))
+    assert centres(other.play(4, picture=lambda t: scenes[int(t >= 3)])) == [200] * 60 + [450] * 20
+    flash = Stage(lambda t: None if t == 3 else at(200))
+    assert centres(flash.play(4, picture=lambda t: scenes[0] + np.uint8(55 * (t == 3)))) == [200] * 80
+
+
+def test_the_largest_is_followed_and_does_not_flip_between_two_of_similar_size():
+    wobble = Stage(
+        lambda t: at(200, 100 + 10 * math.sin(t)), lambda t: at(500, 102 + 10 * math.cos(t)), lambda t: at(700, 60)
+    )
+    assert set(centres(wobble.play(20))) == {500}
+
+
+def test_a_passer_by_is_not_followed_and_a_much_larger_face_that_stays_is():
+    passing = Stage(lambda t: at(200, 60), lambda t: at(600, 120) if 3 < t < 4 else None)
+    assert set(centres(passing.play(10))) == {200}
+    staying = Stage(lambda t: at(200, 60), lambda t: at(600, 120) if t > 3 else None)
+    x = centres(staying.play(10))
+    assert x[:60] == [200] * 60
+    assert x[-60:] == [600] * 60
+    hidden = Stage(lambda t: None if 3 < t < 4 else at(200), lambda t: at(600, 50))
+    assert set(centres(hidden.play(10))) == {200, None}
+
+
+def test_several_faces_are_numbered_in_order_and_known_again_for_a_while():
+    stage = Stage(
+        lambda t: at(200),
+        lambda t: at(500, 60) if t < 2 or t > 4 else None,
+        lambda t: at(800) if t < 2 or t > 12 else None,
+    )
+    found = stage.play(16, several=True)
+    numbers = [tuple(track.face_id for track in tracks) for tracks in found]
+    assert numbers[0] == (0, 1, 2)  # of a first picture, by size
+    assert [tracks[0].face.x for tracks in found[::60]] == [150] * 6
+    assert [number for i, number in enumerate(numbers) if i == 0 or number != numbers[i - 1]] == [
+        (0, 1, 2), (0,), (0, 2), (0, 2, 3)
+    ]  # fmt: skip
+
+
+def test_people_who_cross_keep_their_numbers():
+    def rear(t):
+        hidden = abs(600 - 120 * t) < 60
+        return None if hidden else at(100 + 60 * t, 90)
+
+    found = Stage(lambda t: at(700 - 60 * t, 100), rear).play(10, several=True)
+    last = {track.face_id: track.face.x + track.face.w / 2 for track in found[-1]}
+    assert last == {0: pytest.approx(100, abs=35), 1: pytest.approx(700, abs=35)}
+    for tracks in found:
+        assert len({track.face_id for track in tracks}) == len(tracks) <= 2
+
+
+def test_searches_are_seldom_and_every_face_costs_ten_looks_a_second():
+    for people in (1, 4):
+        stage = Stage(*(lambda t, x=200 * i: at(x) for i in range(1, people + 1)))
+        stage.play(20, fps=30, several=True)
+        assert stage.searches == 10
+        assert stage.looks == pytest.approx(200 * people, abs=10)
+    absent = Stage(lambda t: None)
+    absent.play(20, fps=30)
+    assert absent.searches == pytest.approx(100, abs=5)
+    slow = Stage(lambda t: at(200))
+    assert all(slow.play(20, fps=2))
+    assert slow.looks <= 40
 
 
 def test_the_weights_are_those_that_were_checked(monkeypatch):
