@@ -16,7 +16,8 @@ import numpy as np
 class VideoWriter:
     """Write RGB frames to a file: lossless FFV1 (.mkv or .mp4) by default, or x264 (.mp4).
 
-    Timestamps are kept to 1/90000 s in .mp4 and .mov, to 1/1000 s in .mkv (Matroska's clock). Written aside and renamed when the `with` block ends well; after an exception nothing is left.
+    Timestamps are kept to 1/90000 s in .mp4 and .mov, to 1/1000 s in .mkv (Matroska's clock). Written aside and renamed
+    when the `with` block ends well; after an exception nothing is left.
 
     Args:
         path: where to; its suffix names the container.
