@@ -170,8 +170,9 @@ class Simulation:
                 frame = self._frame(i)
             yield frame
 
-    def _frame(self, i: int) -> np.ndarray:
-        (room, body, head), height = self._layers, self.size[1]
+    def _scene(self, i: int) -> torch.Tensor:
+        """What is in front of the camera, (1, 3, H, W), 1 being white, before the lamp."""
+        room, body, head = self._layers
         state = State(
             pose=self._pose[:, i].tolist(),
             body=self._body[:, i].tolist(),
@@ -183,12 +184,15 @@ class Simulation:
         picture = room.clone()
         body.lay(picture, state)
         head.lay(picture, state)
-        lamp = torch.from_numpy(self._lamp[:, i]).view(1, 3, 1, 1)
+        return picture
+
+    def _frame(self, i: int) -> np.ndarray:
+        lamp, height = torch.from_numpy(self._lamp[:, i]).view(1, 3, 1, 1), self.size[1]
         if self._flicker:
             moment = self.timestamps[i] + self._readout * torch.arange(height, dtype=torch.float64) / height
             wave = (4 * math.pi * self._mains * moment).cos_().float()
             lamp = lamp * (1 + self._flicker * wave).view(1, 1, height, 1)
-        value = picture.mul_(lamp)
+        value = self._scene(i).mul_(lamp)
         if self._noise:
             a, b = np.random.default_rng((*self._noise_seed, i)).integers(GRAIN, size=2).tolist()
             count = value.numel()
