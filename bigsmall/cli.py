@@ -42,7 +42,7 @@ def measure(
     video: Annotated[Path, typer.Argument(help="A video file, or a folder of images together with --fps.")],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder for measurement.json, frames.csv, windows.csv and signals.png."),
+        typer.Option("--output", "-o", help="Folder for the report, the picture and the tables."),
     ] = None,
     weights: Annotated[
         str, typer.Option(help="A file, a name, or au=FILE,pulse=FILE,respiration=FILE to combine networks.")

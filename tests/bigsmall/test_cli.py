@@ -16,7 +16,7 @@ from bigsmall import models, weights
 from bigsmall.cli import app
 from bigsmall.video import VideoWriter
 
-FILES = ["frames.csv", "measurement.json", "signals.png", "windows.csv"]
+FILES = ["frames.csv", "measurement.json", "report.html", "signals.png", "windows.csv"]
 
 
 def bigsmall(*arguments: object):
@@ -45,7 +45,7 @@ def clip(tmp_path_factory) -> Path:
     return path
 
 
-def test_something_measured_is_0_with_four_files(clip, untrained, tmp_path):
+def test_something_measured_is_0_with_five_files(clip, untrained, tmp_path):
     done = bigsmall("measure", clip, "--weights", untrained, "--crop", "frame", "-o", tmp_path / "out")
     assert done.exit_code == 0, done.output
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == FILES

@@ -1,4 +1,4 @@
-"""What a measurement found, and its writers: JSON, CSV and a picture. Each file appears whole or not at all."""
+"""What a measurement found, and its writers. Each file appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,10 +16,12 @@ import numpy as np
 
 from bigsmall.files import whole
 from bigsmall.signals import Rate, Vital
+from bigsmall.signals.conditions import Conditions
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from bigsmall.measure import Progress
     from bigsmall.video import Video
 
 SCHEMA_VERSION = 2
@@ -49,13 +52,13 @@ class Reading:
     interval: tuple[float, float] | None
     note: str | None
     band: tuple[float, float]
-    snr: float | None = None
-    by_peaks: float | None = None
+    snr: float | None
+    by_peaks: float | None
 
     @classmethod
     def of(cls, rate: Rate, vital: Vital) -> Reading:
         band = (60 * vital.low, 60 * vital.high)
-        return cls(rate.value, rate.unit, rate.confidence, rate.interval, rate.note, band)
+        return cls(rate.value, rate.unit, rate.confidence, rate.interval, rate.note, band, rate.snr, rate.by_peaks)
 
     @classmethod
     def refused(cls, vital: Vital, note: str) -> Reading:
@@ -114,6 +117,7 @@ class Measurement:
         face_id: which face: 0, 1, ... in the order in which they appeared.
         others: the other faces of the video, where all were measured.
         thumbnails: the face at some moments, in order.
+        conditions: under which the face was seen, in the stretch that the rates come from.
         video: what was measured, to be read again by `overlay`; None where it cannot be.
     """
 
@@ -130,6 +134,7 @@ class Measurement:
     face_id: int = 0
     others: tuple[Measurement, ...] = ()
     thumbnails: tuple[Thumbnail, ...] = ()
+    conditions: Conditions | None = field(default=None, repr=False, compare=False)
     video: Video | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -139,9 +144,16 @@ class Measurement:
 
     @property
     def measured(self) -> bool:
-        """Whether anything was: a rate, or action units in any frame."""
-        units = bool(self.action_units) and bool(self.frames[list(self.action_units)].notna().to_numpy().any())
-        return units or self.heart_rate.value is not None or self.respiration_rate.value is not None
+        """Whether anything was, of any face: a rate, or action units in any frame."""
+        return any(
+            face.measured_units or face.heart_rate.value is not None or face.respiration_rate.value is not None
+            for face in self.faces
+        )
+
+    @property
+    def measured_units(self) -> bool:
+        """Whether action units were, in any frame of this face."""
+        return bool(self.frames[list(self.action_units)].notna().to_numpy().any())
 
     def to_dict(self) -> dict[str, Any]:
         """As `to_json` writes it; numbers that are not finite become None."""
@@ -189,34 +201,95 @@ class Measurement:
             aside.write_text(text, encoding="utf-8")
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write `frames`."""
+        """Write the `frames` of all faces, by frame and face_id, to a millionth of every unit."""
         with whole(path) as aside:
-            self.frames.to_csv(aside, index=False, float_format="%.6g")
+            _csv(self._all_frames(), aside)
+
+    def to_parquet(self, path: str | os.PathLike[str]) -> None:
+        """Write the `frames` of all faces, by frame and face_id, as they are.
+
+        Raises:
+            ImportError: pyarrow is not installed, which the extra `bigsmall-kernels[parquet]` brings.
+        """
+        if find_spec("pyarrow") is None:
+            raise ImportError("to_parquet needs pyarrow: pip install 'bigsmall-kernels[parquet]'")
+        with whole(path) as aside:
+            self._all_frames().to_parquet(aside, index=False)
+
+    def _all_frames(self) -> pd.DataFrame:
+        return _together([face.frames for face in self.faces]).sort_values(["frame", "face_id"], ignore_index=True)
 
     def plot(self, path: str | os.PathLike[str]) -> None:
-        """Draw the waveforms, the spectra with the rates marked, the action units over time, and what was refused."""
-        from bigsmall.plot import draw
+        """Draw this face: waveforms, rates over time, spectra, action units, and what was refused.
+
+        The suffix of `path` names the format: png, svg, pdf.
+        """
+        from bigsmall.results.plot import draw
 
         figure = draw(self)
         kind = Path(path).suffix.lstrip(".") or "png"
         with whole(path) as aside:
             figure.savefig(aside, format=kind, dpi=130)
 
+    def report(self, path: str | os.PathLike[str]) -> None:
+        """Write one HTML page about all faces that needs no other file, no script and no network."""
+        from bigsmall.results.report import page
+
+        with whole(path) as aside:
+            aside.write_text(page(self), encoding="utf-8")
+
+    def overlay(self, path: str | os.PathLike[str], *, progress: Progress | None = None) -> None:
+        """Write the video again, as x264 at its own timestamps, with what was measured drawn into it.
+
+        Args:
+            path: where to; `.mp4`.
+            progress: called as by `bigsmall.measure`.
+
+        Raises:
+            ValueError: `video` is None.
+            VideoError: it cannot be read any more.
+        """
+        from bigsmall.results.overlay import write
+
+        write(self, path, progress or (lambda stage, done, total: None))
+
     def save(self, folder: str | os.PathLike[str]) -> list[Path]:
-        """Write measurement.json, frames.csv, windows.csv and signals.png into `folder`, each of them whole."""
+        """Write measurement.json, frames.csv, windows.csv, report.html, signals.png into `folder`, each whole.
+
+        Other faces get a signals_<face_id>.png each.
+
+        Returns:
+            the files' paths.
+        """
         folder = Path(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        names = ("measurement.json", "frames.csv", "windows.csv", "signals.png")
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as aside:
-            made = [Path(aside) / name for name in names]
-            self.to_json(made[0])
-            self.to_csv(made[1])
-            self.windows.to_csv(made[2], index=False, float_format="%.6g")
-            self.plot(made[3])
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as name:
+            aside = Path(name)
+            self.to_json(aside / "measurement.json")
+            self.to_csv(aside / "frames.csv")
+            _csv(_together([face.windows for face in self.faces]), aside / "windows.csv")
+            self.report(aside / "report.html")
+            self.plot(aside / "signals.png")
+            for face in self.others:
+                face.plot(aside / f"signals_{face.face_id}.png")
             folder.mkdir(exist_ok=True)
-            for path in made:
-                os.replace(path, folder / path.name)
-        return [folder / name for name in names]
+            made = sorted(path.name for path in aside.iterdir())
+            for file in made:
+                os.replace(aside / file, folder / file)
+        for old in folder.glob("signals_*.png"):  # of faces that a measurement before this one found
+            if old.name not in made and old.stem.removeprefix("signals_").isdigit():
+                old.unlink()
+        return [folder / file for file in made]
+
+
+def _together(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.concat(tables, ignore_index=True) if len(tables) > 1 else tables[0]
+
+
+def _csv(table: pd.DataFrame, path: Path) -> None:
+    table.round(6).to_csv(path, index=False)
 
 
 def _plain(value: Any) -> Any:
