@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -23,9 +24,11 @@ import torch
 from ..threads import one_thread
 from ..video import VideoWriter
 from . import drawing, movement
+from .codec import X264
 from .layers import Body, Head, State
 from .looks import Look
 from .physiology import Truth, physiology, smooth_step, wander
+from .timing import timing
 
 PULSE_RGB = (0.33, 0.77, 0.53)  # u_p: relative strength of the pulse in red, green and blue
 GRAIN = 1 << 17  # how many places in the store of noise a frame's own may begin at
@@ -36,7 +39,7 @@ class Simulation:
 
     Attributes:
         truth: `Truth`, one row per frame.
-        timestamps: (T,) float64, seconds: when each frame is shown.
+        timestamps: (T,) float64, seconds: when each frame is shown (`truth.timestamp`).
         fps: nominal frames per second. size: (width, height) in pixels.
         box: (x, y, w, h), pixels: the face at rest, about as a face detector boxes it.
     """
@@ -66,6 +69,10 @@ class Simulation:
         exposure: float = 0.0,
         noise: float = 1.0,
         face: float = 0.5,
+        shot_fps: float | None = None,
+        jitter: float = 0.0,
+        dropped: float = 0.0,
+        repeated: float = 0.0,
     ) -> None:
         _within("heart_rate", heart_rate, 20, 300, none=True)
         _within("respiration_rate", respiration_rate, 2, 80, none=True)
@@ -86,6 +93,10 @@ class Simulation:
         _within("exposure", exposure, 0, 60)
         _within("noise", noise, 0, 50)
         _within("face", face, 0.1, 0.9)
+        _within("shot_fps", shot_fps, 1, 1000, none=True)
+        _within("jitter", jitter, 0, 0.9)
+        _within("dropped", dropped, 0, 0.9)
+        _within("repeated", repeated, 0, 0.9)
         if len(size) != 2 or not all(isinstance(n, int) and 32 <= n <= 8192 for n in size):
             raise ValueError(f"size must be (width, height), integers from 32 to 8192 pixels, got {size!r}")
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
@@ -97,13 +108,16 @@ class Simulation:
             raise ValueError(f"seconds must give at least one frame at {fps:g} frames/s, got {seconds!r}")
         self.fps, self.size = float(fps), (size[0], size[1])
         self._noise = noise
-        looks, lives, moves, words, lights, flickers, screens, exposures, noises = (
-            np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(9)
+        # One generator for each, so that to ask for one thing changes no other.
+        looks, lives, moves, words, lights, flickers, screens, exposures, noises, times = (
+            np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(10)
         )
         self._noise_seed = noises.integers(2**32, size=2).tolist()
 
-        t = self.timestamps = np.arange(n) / fps
-        self.truth: Truth = physiology(t, heart_rate, respiration_rate, variability, expressions, lives)
+        self.timestamps, self._pictures, t = timing(n, fps, shot_fps, jitter, dropped, repeated, times)
+        self._taken = t
+        life = physiology(t, heart_rate, respiration_rate, variability, expressions, lives)
+        self.truth: Truth = replace(life, timestamp=self.timestamps)
         self._look = Look.draw(looks, skin_tone)
         self._room_seed = int(looks.integers(2**32))
         width, height = size
@@ -125,7 +139,7 @@ class Simulation:
         pose[1] -= nodded * breath
         pose[5] -= 0.3 * nodded * breath
         self._pose = pose
-        blink = movement.blinks(t, moves) if expressions else np.zeros(n)
+        blink = movement.blinks(t, moves) if expressions else np.zeros(len(t))
         self._pulls = np.concatenate([self.truth.activation.T, [blink, jaw]])
         bvp = np.stack([self.truth.bvp, np.interp(t + 0.03, t, self.truth.bvp)])  # the neck's comes a little earlier
         self._blood = (pulse * bvp[:, None] * np.array(PULSE_RGB)[:, None]).astype(np.float32)  # (2, 3, T)
@@ -165,10 +179,25 @@ class Simulation:
 
     def frames(self, start: int, stop: int) -> Iterator[np.ndarray]:
         """Frames start to stop - 1 only; the same bits as when all are asked for."""
+        shown, frame = -1, np.empty(0, np.uint8)
         for i in range(start, stop):
-            with one_thread():
-                frame = self._frame(i)
-            yield frame
+            if self._pictures[i] != shown:
+                shown = self._pictures[i]
+                with one_thread():
+                    frame = self._frame(i)
+            yield frame.copy()
+
+    def write(self, path: str | os.PathLike[str], *, crf: int | None = None) -> None:
+        """Write the video with its timestamps, and the truth beside it: see `synthesize`."""
+        path = Path(path)
+        lossy = path.suffix == ".mp4"
+        if crf is not None and not (lossy and isinstance(crf, int) and 0 <= crf <= 51):
+            raise ValueError(f"crf must be an integer from 0 to 51 and for .mp4, or None, got {crf!r} for {path.name}")
+        options = X264 | {"crf": str(18 if crf is None else crf)} if lossy else None
+        with VideoWriter(path, self.fps, codec="libx264" if lossy else "ffv1", options=options) as video:
+            for timestamp, frame in zip(self.timestamps.tolist(), self, strict=True):
+                video.write(frame, timestamp)
+        self.truth.to_csv(path.with_suffix(".csv"))
 
     def _scene(self, i: int) -> torch.Tensor:
         """What is in front of the camera, (1, 3, H, W), 1 being white, before the lamp."""
@@ -189,13 +218,13 @@ class Simulation:
     def _frame(self, i: int) -> np.ndarray:
         lamp, height = torch.from_numpy(self._lamp[:, i]).view(1, 3, 1, 1), self.size[1]
         if self._flicker:
-            moment = self.timestamps[i] + self._readout * torch.arange(height, dtype=torch.float64) / height
+            moment = self._taken[i] + self._readout * torch.arange(height, dtype=torch.float64) / height
             wave = (4 * math.pi * self._mains * moment).cos_().float()
             lamp = lamp * (1 + self._flicker * wave).view(1, 1, height, 1)
         value = self._scene(i).mul_(lamp)
         if self._noise:
-            a, b = np.random.default_rng((*self._noise_seed, i)).integers(GRAIN, size=2).tolist()
-            count = value.numel()
+            rng = np.random.default_rng((*self._noise_seed, int(self._pictures[i])))
+            (a, b), count = rng.integers(GRAIN, size=2).tolist(), value.numel()
             grain = (self._grain[a : a + count] + self._grain[b : b + count]).view_as(value)
             # Photon noise grows with the root of the light, the sensor's own does not (in 8-bit levels).
             value.addcmul_(value.mul(0.012).add_(0.25).sqrt_(), grain)
@@ -203,12 +232,17 @@ class Simulation:
         return frame.contiguous().numpy()
 
 
-def synthesize(path: str | os.PathLike[str] | None = None, **options: object) -> Simulation:
+def synthesize(
+    path: str | os.PathLike[str] | None = None, *, crf: int | None = None, **options: object
+) -> Simulation:
     """Simulate a face video with a known pulse, breathing and facial expressions; the same seed gives the same bits.
 
+    What is not asked for is a calm person, well lit, for 30 s.
+
     Args:
-        path: where the video goes (lossless FFV1, so .mkv), with its truth beside it as .csv (`Truth.to_csv`). None
-            writes nothing: iterate the returned simulation for the frames.
+        path: where the video goes, with its truth beside it as .csv (`Truth.to_csv`): .mkv is lossless (FFV1), .mp4 is
+            x264. None writes nothing: iterate the returned simulation for the frames.
+        crf: x264's quality, 0 best to 51 (18); .mp4 only.
         heart_rate, respiration_rate: means over the video, per minute (72, 15); None: no pulse, no breathing.
         seconds, fps, size: length (30 s), frames per second (30), (width, height) in pixels (320, 320).
         seed: of the person, the room, the motion and the noise (0).
@@ -227,20 +261,19 @@ def synthesize(path: str | os.PathLike[str] | None = None, **options: object) ->
         exposure: steps of the camera's automatic exposure and white balance per minute (0).
         noise: photon and sensor noise, 1 is a webcam in a lit room (1).
         face: height of the face as a share of the picture's smaller side (0.5).
+        shot_fps: the camera's frames per second where the file's `fps` are others, e.g. 25 in a file of 60 (None).
+        jitter: unevenness of the frames' times, in frame intervals (0). dropped, repeated: shares of frames that are
+            missing, and that show the picture before again (0).
 
     Returns:
-        the `Simulation`, with its `truth` and its face `box`.
+        the `Simulation`, with its `truth`, `timestamps` and face `box`.
 
     Raises:
         ValueError: an argument out of its range; TypeError: an unknown argument.
     """
     simulation = Simulation(**options)  # type: ignore[arg-type]
     if path is not None:
-        path = Path(path)
-        with VideoWriter(path, simulation.fps) as video:
-            for frame in simulation:
-                video.write(frame)
-        simulation.truth.to_csv(path.with_suffix(".csv"))
+        simulation.write(path, crf=crf)
     return simulation
 
 
