@@ -149,6 +149,7 @@ class _Face:
             traces=self.traces,
             face_id=self.face_id,
             thumbnails=tuple(self.seen.thumbnails),
+            conditions=self._conditions(self.longest) if self.traces else None,
             video=video,
         )
 
@@ -174,8 +175,12 @@ class _Face:
 
     def _assess(self, traces: Mapping[str, Trace], name: str, vital: Vital, part: slice) -> Rate:
         second = traces.get(SECONDS.get(name, ""))
-        looks = Conditions.of(self.seen.looks[part], self.times[part])
-        return assess(traces[name].unfiltered, traces[name].fs, vital, second.unfiltered if second else None, looks)
+        return assess(
+            traces[name].unfiltered, traces[name].fs, vital, second.unfiltered if second else None, self._conditions(part)
+        )
+
+    def _conditions(self, part: slice) -> Conditions:
+        return Conditions.of(self.seen.looks[part], self.times[part])
 
     def _traces(self, stretch: slice) -> dict[str, Trace]:
         """The waveforms of one stretch, as far as its length and frame rate allow."""

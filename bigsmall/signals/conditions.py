@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from bigsmall.signals.evidence import Band, Spectra
+from bigsmall.signals.filters import Array, resample
 from bigsmall.signals.motion import shift
 
 SAMPLES = 64  # the face is looked at in about so many rows and columns
@@ -67,7 +69,7 @@ def _along(profile: np.ndarray, reference: np.ndarray) -> float:
     return float(shift(profile[:, None], reference[:, None])[0][0])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Conditions:
     """Under which conditions a stretch of video shows a face.
 
@@ -75,6 +77,8 @@ class Conditions:
         width: of the face, pixels. clipped, dark: shares of its pixels. still: share of its pixels that do not change
             from frame to frame; a sensor's noise changes nearly all, compression leaves them.
         motion: root mean square speed of the face, face widths a second.
+        fs: Hz, of the traces, which are evenly sampled: `place` (T, 2), where the face is, right and down, face widths;
+            `face` and `beside` (T,), the light of the face and of the picture beside it, each over its own mean.
     """
 
     width: float
@@ -82,43 +86,78 @@ class Conditions:
     dark: float
     still: float
     motion: float
+    fs: float
+    place: Array
+    face: Array
+    beside: Array
 
     @classmethod
     def of(cls, looks: Sequence[Look], timestamps: ArrayLike) -> Conditions:
-        """Of a stretch's looks (one a frame) and their `timestamps` (T,), seconds.
+        """Of a stretch's looks (one a frame) and their `timestamps` (T,), increasing seconds.
 
         Raises:
-            ValueError: no look, or not one timestamp for each.
+            ValueError: fewer than two looks, or not one timestamp for each.
         """
         times = np.asarray(timestamps, dtype=np.float64)
-        if not len(looks) or times.shape != (len(looks),):
-            raise ValueError(f"timestamps: expected one for each of {len(looks)} looks, got shape {times.shape}")
+        if len(looks) < 2 or times.shape != (len(looks),):
+            raise ValueError(f"timestamps: expected one for each of {len(looks)} looks, 2 or more, got {times.shape}")
         table = np.array(looks, dtype=np.float64)
-        columns = {name: table[~np.isnan(table[:, i]), i] for i, name in enumerate(Look._fields)}
-        speed = np.hypot(table[1:, 5], table[1:, 6]) / np.maximum(np.diff(times), 1e-3)
-        speed = speed[~np.isnan(speed)]
-        still = columns["still"]
+        column = dict(zip(Look._fields, table.T, strict=True))
+        moves = np.nan_to_num(table[:, [Look._fields.index("right"), Look._fields.index("down")]])
+        moves[0] = 0
+        speed = np.hypot(*moves[1:].T) / np.diff(times)
+        still = column["still"]
         still = still[still < 1] if (still < 1).any() else still  # a repeated picture says nothing of the others
+        fs = (len(times) - 1) / (times[-1] - times[0])
         return cls(
-            width=_median(columns["width"]),
-            clipped=_median(columns["clipped"]),
-            dark=_median(columns["dark"]),
+            width=_median(column["width"]),
+            clipped=_median(column["clipped"]),
+            dark=_median(column["dark"]),
             still=_median(still),
-            motion=float(np.sqrt(np.mean(speed**2))) if len(speed) else 0.0,
+            motion=float(np.sqrt(np.mean(speed**2))),
+            fs=fs,
+            place=resample(np.cumsum(moves, axis=0), times, fs),
+            face=_even(column["level"], times, fs),
+            beside=_even(column["beside"], times, fs),
         )
+
+    def flicker(self, frequency: float, band: Band) -> float:
+        """How much of the face's change at `frequency` (Hz) the light beside it explains, 0..1."""
+        beside, face = Spectra(self.beside, self.fs, band), Spectra(self.face, self.fs, band)
+        share = beside.amplitude(frequency) / max(face.amplitude(frequency), 1e-9)
+        return min(share, 1.0) * _surely(beside.at(frequency))
+
+    def sway(self, frequency: float, band: Band) -> float:
+        """How far (face widths) the face moves to and fro at `frequency` (Hz); 0 where no more than at others."""
+        spectra = [Spectra(place, self.fs, band) for place in self.place.T]
+        return max(line.amplitude(frequency) * _surely(line.at(frequency)) for line in spectra)
 
     def reason(self) -> str | None:
         """The condition that stands most in the way of a measurement, in words; None where none does."""
         severity = {
-            f"the face moves ({self.motion:.2f} of its widths a second)": self.motion / 0.5,
-            f"the exposure: {100 * self.clipped:.0f} % of the face is overexposed": self.clipped / 0.2,
-            f"the exposure: {100 * self.dark:.0f} % of the face is nearly black": self.dark / 0.3,
+            f"motion: the face moves by {self.motion:.2f} of its width a second": self.motion / 0.5,
+            f"exposure: {100 * self.clipped:.0f} % of the face is overexposed": self.clipped / 0.2,
+            f"exposure: {100 * self.dark:.0f} % of the face is nearly black": self.dark / 0.3,
             f"compression: {100 * self.still:.0f} % of the face's pixels do not change": self.still / 0.6,
-            f"the face is small ({self.width:.0f} pixels wide)": 40 / max(self.width, 1),
+            f"small face: it is {self.width:.0f} pixels wide": 40 / max(self.width, 1),
         }
         worst = max(severity, key=lambda name: severity[name])
         return worst if severity[worst] >= 1 else None
 
 
-def _median(values: np.ndarray) -> float:
-    return float(np.median(values)) if len(values) else 0.0
+def _median(values: Array) -> float:
+    known = values[~np.isnan(values)]
+    return float(np.median(known)) if len(known) else 0.0
+
+
+def _even(values: Array, times: Array, fs: float) -> Array:
+    """`values` over their mean, NaN bridged, on an even clock; zeros where there are none."""
+    known = ~np.isnan(values)
+    if not known.any():
+        values, known = np.zeros_like(values), ~known
+    return resample(np.interp(times, times[known], values[known] / (values[known].mean() or 1.0)), times, fs)
+
+
+def _surely(evidence: float) -> float:
+    """0 without evidence, near 1 from 6 nats on."""
+    return float(-np.expm1(-evidence / 3))

@@ -1,18 +1,17 @@
 """How far a rate can be trusted: against a reference where there is one (SNR, MACC), from the signal alone otherwise.
 
-`assess` asks three things of a waveform and answers with a rate, or with the reason why there is none.
+`assess` looks for a rhythm in a waveform and, where there is one, in an independent second one (POS beside a network;
+chest and shoulders beside respiration), and answers with a rate, or with the reason why there is none. What counts:
 
-1. Does one frequency stand out? The noise of the band is a power law fitted to the tapered spectrum beside the peak and
-   its harmonics; `evidence` is minus the logarithm of the chance that such noise alone makes a peak so high anywhere in
-   the band (an F test, so a floor known from few bins counts for less).
-2. Is it there all the time? The peak is sought again in overlapping windows; `share` is how many find it.
-3. Does an independent signal, such as POS beside a network, find it too?
+- the evidence for the rhythm in either waveform, and for the strongest other rhythm (`bigsmall.signals.evidence`);
+- for a pulse, how much of it the light beside the face explains (`Conditions.flicker`).
 
-From 1 and 2 comes a confidence, logistic(evidence / 3 - 4 (1 - share)): a logistic regression on simulated pulses and
-breaths and as many white, pink and integrated noises, 8 to 60 s long, its coefficients rounded. Two signals at one
-rate fail only together, 1 - (1 - c1)(1 - c2); at two rates the first is right only if the second is wrong, c1 (1 - c2).
-A rate is given from 0.8 on. Noise then passes in about one of a hundred tries (tests/bigsmall/test_signals.py).
+From these a logistic regression makes the confidence: the chance that the rate is right, to 3 bpm or 2 breaths/min.
+Its coefficients, and those of the 95 % interval, were fitted on simulated videos by `bench/trust.py`, which also shows
+how well they hold on fresh ones; they are in `calibration.py`. A rate is given from `ACCEPTED` on.
 """
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 
@@ -20,17 +19,21 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit
 
+from bigsmall.signals.calibration import CONFIDENCE, INTERVAL
 from bigsmall.signals.conditions import Conditions
-from bigsmall.signals.filters import Array, as_signal, check_rate
-from bigsmall.signals.rates import in_band, peak_frequency, rate_beats, rate_fft, spectrum
+from bigsmall.signals.evidence import Band, Line, Spectra, find_line
+from bigsmall.signals.filters import as_signal, check_rate
+from bigsmall.signals.rates import rate_beats, spectrum
 
 ACCEPTED = 0.8  # the least confidence with which a rate is given
-HANN_BINS = 1.5  # the noise bandwidth of a Hann window, in units of one over the duration
 
 
 @dataclass(frozen=True)
 class Vital:
-    """What is measured: its name and unit, its band (Hz), the least duration and the longest window (s)."""
+    """What is measured: its name and unit, its band (Hz), the least duration and a window's (s).
+
+    `right`: per minute, how near a rate must be to be right. `slope`: the steepest power law of its noise.
+    """
 
     name: str
     unit: str
@@ -38,11 +41,16 @@ class Vital:
     high: float
     seconds: float
     window: float
-    tolerance: float  # per minute: two rates no further apart are one
+    right: float
+    slope: float
+
+    @property
+    def band(self) -> Band:
+        return Band(self.low, self.high, self.window, self.slope)
 
 
-HEART_RATE = Vital("heart rate", "bpm", 40 / 60, 3.0, 8.0, 10.0, 6.0)
-RESPIRATION_RATE = Vital("respiration rate", "breaths/min", 0.1, 0.5, 20.0, 20.0, 1.5)
+HEART_RATE = Vital("heart rate", "bpm", 40 / 60, 3.0, 8.0, 10.0, 3.0, -2.0)
+RESPIRATION_RATE = Vital("respiration rate", "breaths/min", 0.1, 0.5, 20.0, 20.0, 2.0, -1.0)
 
 
 @dataclass(frozen=True)
@@ -82,106 +90,104 @@ def macc(x: ArrayLike, y: ArrayLike) -> float:
     return float(np.abs(np.fft.irfft(product, len(first))).max() / scale)
 
 
+@dataclass(frozen=True)
+class Finding:
+    """A rhythm and what speaks for it and against it."""
+
+    line: Line
+    flicker: float  # 0..1, of a pulse: how much of it the light explains
+    beside: float | None  # per minute: what the second waveform shows instead
+
+    def features(self) -> tuple[float, ...]:
+        """What the confidence is made of; the first is 1."""
+        line = self.line
+        return 1.0, *np.log1p([line.first, line.second, min(line.first, line.second), line.rival]), self.flicker
+
+    def spread(self) -> float:
+        """What the interval is made of, besides a constant: the rate's standard error, per minute."""
+        return 60 * self.line.spread
+
+
+def find(
+    x: ArrayLike, fs: float, vital: Vital, second: ArrayLike | None = None, conditions: Conditions | None = None
+) -> Finding | str:
+    """The rhythm of the waveform `x`, of `second` too if there is one, or the sentence that says why there is none.
+
+    Arguments as of `assess`.
+    """
+    first = _spectra(x, fs, vital)
+    if isinstance(first, str):
+        return first
+    other = None if second is None else _spectra(second, fs, vital)
+    other = None if isinstance(other, str) else other
+    line = find_line(first, other)
+    if line is None:
+        limits = f"{60 * vital.low:g} to {60 * vital.high:g} {vital.unit}"
+        return f"no {vital.name}: the strongest rhythm lies outside {limits}"
+    flicker = conditions.flicker(line.frequency, vital.band) if conditions and vital is HEART_RATE else 0.0
+    alone = find_line(other) if other else None
+    apart = abs(alone.frequency - line.frequency) * 60 if alone else 0.0
+    return Finding(line, flicker, 60 * alone.frequency if alone and apart > vital.right else None)
+
+
 def assess(
     x: ArrayLike, fs: float, vital: Vital, second: ArrayLike | None = None, conditions: Conditions | None = None
 ) -> Rate:
     """The rate of the waveform `x` (T,) sampled at `fs` Hz, and how far to trust it; see the top of this file.
 
-    `x` is the waveform itself (integrated and detrended where a network gives differences), band-passed or not.
-    `second` is an independent estimate of the same waveform, of any length. The interval holds the estimator's own
-    spread at the noise beside the peak, the spread over windows, and the second signal's rate where both agree.
+    Args:
+        x: the waveform itself (integrated and detrended where a network gives differences), not band-passed.
+        fs: Hz.
+        vital: what it is of.
+        second: an independent estimate of the same waveform, from the same time on; of any length.
+        conditions: under which the face was seen; they lower the confidence and are named as reasons of a refusal.
+
+    Returns:
+        the mean rate over windows, with its 95 % interval.
+
+    Raises:
+        ValueError: `fs` is not positive, or a waveform is not one-dimensional.
     """
     check_rate(fs)
-    peak = _peak(x, fs, vital)
-    if isinstance(peak, str):
-        return Rate(None, vital.unit, 0.0, None, peak)
-    confidence, half = peak.confidence, peak.half
-    other = _peak(second, fs, vital) if second is not None else ""
-    beside = ""
-    if isinstance(other, _Peak):
-        apart = abs(other.rate - peak.rate)
-        if apart <= vital.tolerance:
-            confidence = 1 - (1 - confidence) * (1 - other.confidence)
-            half = max(half, apart)
-        else:
-            confidence *= 1 - other.confidence
-            beside = f"; the second signal gives {other.rate:.1f}"
-    told = snr(x, fs, peak.rate, vital.low, vital.high), rate_beats(x, fs, vital.low, vital.high)
+    found = find(x, fs, vital, second, conditions)
+    if isinstance(found, str):
+        return Rate(None, vital.unit, 0.0, None, found)
+    line, kind = found.line, "alone" if second is None else "both"
+    rate = 60 * line.frequency
+    confidence = float(expit(np.dot(CONFIDENCE[vital.name, kind], found.features())))
+    told = snr(x, fs, rate, vital.low, vital.high), rate_beats(x, fs, vital.low, vital.high)
     if confidence < ACCEPTED:
-        note = (
-            f"no {vital.name} found: the strongest rhythm, {peak.rate:.1f} {vital.unit}, is there "
-            f"{100 * peak.share:.0f} % of the time and stands {peak.height:.1f} dB above the noise{beside}"
-        )
-        reason = conditions.reason() if conditions else None
-        return Rate(None, vital.unit, confidence, None, f"{note}; {reason}" if reason else note, *told)
-    return Rate(peak.rate, vital.unit, confidence, (peak.rate - half, peak.rate + half), None, *told)
+        return Rate(None, vital.unit, confidence, None, _refusal(found, vital, conditions), *told)
+    least, share = INTERVAL[vital.name, kind]
+    half = float(np.hypot(least, share * found.spread()))
+    return Rate(rate, vital.unit, confidence, (rate - half, rate + half), None, *told)
 
 
-@dataclass(frozen=True)
-class _Peak:
-    rate: float  # per minute
-    half: float  # half of the 95 % interval, per minute
-    confidence: float
-    share: float  # of windows that find the rate
-    height: float  # dB above the noise
-
-
-def _peak(x: ArrayLike, fs: float, vital: Vital) -> _Peak | str:
-    """What the strongest frequency of the band amounts to, or the sentence that says why there is none."""
+def _spectra(x: ArrayLike, fs: float, vital: Vital) -> Spectra | str:
+    """Of a waveform in which a rhythm may be looked for, or the sentence that says why not."""
     signal = np.asarray(x, dtype=np.float64)
+    if signal.ndim != 1:
+        raise ValueError(f"x: expected one signal (T,), got shape {signal.shape}")
     seconds = len(signal) / fs
     if fs < 2 * vital.high:
         return f"{2 * vital.high:g} samples a second are needed to measure a {vital.name}; there are {fs:.3g}"
-    if seconds < vital.seconds:
+    if seconds < vital.seconds - 1e-6:
         return f"{vital.seconds:g} s of signal are needed to measure a {vital.name}; there are {seconds:.1f} s"
     if not np.isfinite(signal).all():
         return f"no {vital.name}: the signal holds values that are not numbers"
-    frequencies, power = spectrum(signal, fs, fine=True)
+    spectra = Spectra(signal, fs, vital.band)
     # what is left of a constant or a straight line after rounding is below this
-    if np.sqrt(power.max() * frequencies[1]) <= 1e-9 * np.abs(signal).max():
+    if np.sqrt(spectra.power.max()) <= 1e-9 * np.abs(signal).max():
         return f"no {vital.name}: the signal does not vary"
-    band = in_band(frequencies, vital.low, vital.high)
-    top = band.start + int(np.argmax(power[band]))
-    lobe = int(_lobe(seconds, vital) / frequencies[1])
-    if power[max(top - lobe, 0) : top + lobe + 1].max() > power[top]:  # the flank of something, not a peak
-        limits = f"{60 * vital.low:g} to {60 * vital.high:g} {vital.unit}"
-        return f"no {vital.name}: the strongest rhythm lies outside {limits}"
-    ratio, evidence = _evidence(frequencies[band], power[band], top - band.start, seconds, vital)
-
-    rate = 60 * peak_frequency(frequencies, power, top)
-    rates = np.array([rate_fft(part, fs, vital.low, vital.high) for part in _windows(signal, fs, vital)])
-    found = rates[np.abs(rates - rate) <= vital.tolerance]
-    share = len(found) / len(rates)
-    # Cramer-Rao for a line 1.5 ratio above the floor, doubled for the Hann window; neighbouring windows share half
-    variance = 2 * 6 / (HANN_BINS * ratio) * (60 / (2 * np.pi * seconds)) ** 2
-    variance += float(found.var()) / max(len(found) / 2, 1) if len(found) else 0.0
-    return _Peak(rate, 1.96 * variance**0.5, float(expit(evidence / 3 - 4 * (1 - share))), share, 10 * np.log10(ratio))
+    return spectra
 
 
-def _evidence(frequencies: Array, power: Array, top: int, seconds: float, vital: Vital) -> tuple[float, float]:
-    """How many times bin `top` of a band is above its noise, and -ln of the chance that noise alone reaches so high."""
-    centre, lobe = frequencies[top], _lobe(seconds, vital)
-    beside = np.abs(frequencies - centre) > lobe
-    clear = beside & (np.abs(frequencies - 2 * centre) > lobe) & (np.abs(frequencies - 3 * centre) > lobe)
-    noise = clear if clear.mean() > 0.2 else beside
-    level = np.log(np.maximum(power[noise], np.finfo(float).tiny))
-    position = np.log(frequencies[noise])
-    slope = np.clip(np.polyfit(position, level, 1)[0], -4, 0)
-    # the mean logarithm of exponentially distributed power is Euler's constant below the logarithm of its mean
-    floor = level.mean() + slope * (np.log(centre) - position.mean()) + np.euler_gamma
-    ratio = float(power[top] / np.exp(floor))
-    independent = frequencies[1] - frequencies[0]  # Hz a bin; times the duration over HANN_BINS, independent bins
-    bins, trials = np.array([noise.sum(), len(noise)]) * independent * seconds / HANN_BINS
-    return ratio, float(bins * np.log1p(ratio / bins) - np.log(trials))
-
-
-def _lobe(seconds: float, vital: Vital) -> float:
-    """How far (Hz) a rhythm reaches to each side: its own variation or a Hann window's main lobe."""
-    return max(vital.high / 30, 2 / seconds)
-
-
-def _windows(signal: Array, fs: float, vital: Vital) -> list[Array]:
-    """At least three windows of at most half the signal, each overlapping the next by about half."""
-    length = int(min(len(signal) / 2, vital.window * fs))
-    starts = np.linspace(0, len(signal) - length, max(3, round(2 * len(signal) / length) - 1)).astype(int)
-    return [signal[start : start + length] for start in starts]
+def _refusal(found: Finding, vital: Vital, conditions: Conditions | None) -> str:
+    line = found.line
+    note = f"no {vital.name} found: the strongest rhythm is {60 * line.frequency:.1f} {vital.unit}"
+    if found.beside is not None:
+        note += f"; the second signal gives {found.beside:.1f}"
+    if found.flicker > 0.5:
+        return f"{note}; the light flickers at this rate"
+    reason = conditions.reason() if conditions else None
+    return f"{note}; {reason or 'it does not stand out enough from the noise'}"

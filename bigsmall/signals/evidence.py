@@ -1,0 +1,165 @@
+"""Whether there is a rhythm, where, and how surely: what one waveform shows, and what two independent ones agree on.
+
+A waveform is cut into windows that overlap by half. In each, a line of the tapered spectrum stands `ratio` times above
+the noise, a power law fitted to the rest of the spectrum; the evidence for it is minus the logarithm of the chance that
+such noise reaches so high (an F test, so a noise known from few bins counts for less). Evidence of windows and of
+independent waveforms at one frequency adds up (Fisher's method): a rhythm is what all of them show, and a burst in one
+window, or a disturbance that only one of two waveforms knows, is not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.signal import detrend as remove_line
+from scipy.signal import find_peaks
+from scipy.signal.windows import hann
+
+from bigsmall.signals.filters import Array
+
+HANN_BINS = 1.5  # the noise bandwidth of a Hann window, in units of one over the duration
+PAD = 8  # zero-padding of a window, so that a spectrum's top is found between its bins
+LINE = 1.5  # logarithm above the noise beyond which a bin is not taken for noise
+BELOW = 0.7  # how far the mean logarithm of exponential noise, cut off at LINE, lies below the logarithm of its mean
+WANDER = 0.05  # a rhythm varies by so much of its frequency from window to window
+MARGIN = 0.03  # a band is searched a little beyond its ends, so that these can be measured themselves
+
+
+@dataclass(frozen=True)
+class Band:
+    """Where a rhythm is looked for (Hz), in windows of how many seconds, and what its noise is taken to be like."""
+
+    low: float
+    high: float
+    window: float
+    slope: float  # of the noise's power law, the steepest
+
+
+class Spectra:
+    """The spectra of a waveform (T,) over windows, and the evidence for a line at every frequency.
+
+    Attributes:
+        frequencies: (F,) Hz, from 0 to a little beyond the band.
+        power: (W, F), a sinusoid of amplitude a gives a^2 at its frequency.
+        evidence: (W, F).
+    """
+
+    def __init__(self, x: Array, fs: float, band: Band) -> None:
+        parts, step = _windows(x, fs, band.window)
+        n = parts.shape[1]
+        taper = hann(n, sym=False)
+        nfft = 1 << (PAD * n - 1).bit_length()
+        frequencies = np.fft.rfftfreq(nfft, 1 / fs)
+        power = np.abs(np.fft.rfft(remove_line(parts, axis=1) * taper, nfft)) ** 2 * (2 / taper.sum()) ** 2
+        self._strongest = power.argmax(axis=1)[:, None]
+        self._peak = np.take_along_axis(power, self._strongest, 1)
+        useful = slice(int(np.searchsorted(frequencies, 1.25 * band.high, "right")))
+        self.frequencies, self.power = frequencies[useful], power[:, useful]
+        self.seconds = n / fs
+        self.windows = 1 + (len(parts) - 1) * min(1.0, 1.6 * step / n)  # that count as independent
+        self.searched = (band.low * (1 - MARGIN), band.high * (1 + MARGIN))
+        self.evidence = self._evidence(band, fs)
+
+    def _evidence(self, band: Band, fs: float) -> Array:
+        f, power = self.frequencies, np.maximum(self.power, np.finfo(float).tiny)
+        noise = (f >= band.low) & (f <= min(band.high, 0.48 * fs))
+        position, level = np.log(f[noise]), np.log(power[:, noise])
+        among = np.ones(level.shape, dtype=bool)
+        for _ in range(5):  # lines are taken out of the noise until none is left in it
+            n = among.sum(axis=1, keepdims=True)
+            centre = (among * position).sum(axis=1, keepdims=True) / n
+            middle = (among * level).sum(axis=1, keepdims=True) / n
+            slope = (among * (position - centre) * (level - middle)).sum(axis=1, keepdims=True)
+            slope = np.clip(slope / (among * (position - centre) ** 2).sum(axis=1, keepdims=True), band.slope, 0)
+            rest = level - middle - slope * (position - centre)
+            among = rest <= np.maximum(LINE, np.quantile(rest, 0.4, axis=1, keepdims=True))
+        floor = np.exp(middle + BELOW + slope * (np.log(np.maximum(f, f[1])) - centre))
+        # what the strongest line, wherever it is, leaks through the window (and as much again, for it is no sinusoid)
+        bins = np.abs(f - f[1] * self._strongest) * self.seconds
+        leak = 4 * self._peak / (np.pi * bins * (bins**2 - 1) + 1e-9) ** 2
+        floor = floor + np.where(bins > 2, leak, 0)
+        bins = np.maximum(among.sum(axis=1, keepdims=True) * f[1] * self.seconds / HANN_BINS, 2.0)
+        return np.asarray(bins * np.log1p(power / floor / bins))
+
+    @property
+    def total(self) -> Array:
+        """(F,) over the windows."""
+        return np.asarray(self.evidence.mean(axis=0) * self.windows)
+
+    def near(self, frequency: float) -> np.ndarray:
+        """Which bins belong to a rhythm of this frequency."""
+        reach = max(0.5 / self.seconds, WANDER * frequency)
+        return np.asarray(np.abs(self.frequencies - frequency) <= reach)
+
+    def at(self, frequency: float) -> float:
+        """The evidence for a rhythm of about this frequency: 0 where noise would do, in nats."""
+        near = self.near(frequency)
+        tries = 1 + (near.sum() - 1) * self.frequencies[1] * self.seconds / HANN_BINS
+        highest = self.evidence[:, near].max(axis=1)
+        chance = -np.expm1(tries * np.log1p(-np.exp(-np.clip(highest, 1e-3, 30))))  # of the highest of so many
+        found = np.where(highest < 30, -np.log(chance), highest - np.log(tries)).mean()
+        return float(self.windows * (found - 1 - np.log(found))) if found > 1 else 0.0
+
+    def rates(self, frequency: float) -> Array:
+        """(W,) Hz: the top of each window's spectrum near a frequency."""
+        near = np.flatnonzero(self.near(frequency))
+        return np.asarray(self.frequencies[near[self.power[:, near].argmax(axis=1)]])
+
+    def amplitude(self, frequency: float) -> float:
+        """Of the rhythm at about this frequency, in the waveform's unit; the root mean square over windows."""
+        return float(np.sqrt(self.power[:, self.near(frequency)].max(axis=1).mean()))
+
+
+def _windows(x: Array, fs: float, seconds: float) -> tuple[Array, float]:
+    """Windows (W, n) of about `seconds`, each overlapping the next by half or more, and the step between two."""
+    n = len(x) if len(x) <= 1.25 * seconds * fs else round(seconds * fs)
+    starts = np.linspace(0, len(x) - n, 1 + int(np.ceil((len(x) - n) / (n / 2))))
+    step = starts[1] - starts[0] if len(starts) > 1 else n
+    return np.stack([x[start : start + n] for start in np.rint(starts).astype(int)]), float(step)
+
+
+@dataclass(frozen=True)
+class Line:
+    """The rhythm that a waveform shows, or that two agree on.
+
+    Attributes:
+        frequency: Hz, the mean over windows.
+        spread: Hz, the standard error of it: over windows, and between the two waveforms.
+        first, second: evidence in either waveform; second is 0 without one.
+        rival: the most evidence for another rhythm, in both together.
+    """
+
+    frequency: float
+    spread: float
+    first: float
+    second: float
+    rival: float
+
+
+def find_line(first: Spectra, second: Spectra | None = None) -> Line | None:
+    """The rhythm with the most evidence in both together; None where no spectrum has a top within the band."""
+    f = first.frequencies
+    total = first.total
+    if second is not None:
+        total = total + np.interp(f, second.frequencies, second.total)
+    tops, _ = find_peaks(total)
+    low, high = first.searched
+    tops = tops[(f[tops] >= low) & (f[tops] <= high)]
+    if not len(tops):
+        return None
+    tops = tops[np.argsort(-total[tops])][:8]
+    top = float(f[tops[0]])
+    both = [spectra for spectra in (first, second) if spectra is not None]
+    evidence = [spectra.at(top) for spectra in both]
+    rates = [spectra.rates(top) for spectra in both]
+    means = np.array([rate.mean() for rate in rates])
+    weights = np.array(evidence) + 1e-3
+    frequency = float(np.average(means, weights=weights))
+    spread = [rate.var() / spectra.windows for rate, spectra in zip(rates, both, strict=True)]
+    variance = np.average(np.array(spread) + (means - frequency) ** 2, weights=weights)
+    # other rhythms: neither this one's neighbours nor its overtones
+    reach = 3 / first.seconds
+    others = [g for g in f[tops[1:]] if min(abs(g - k * top) for k in (1, 2, 3)) > reach * 0.7]
+    rival = max((sum(spectra.at(float(g)) for spectra in both) for g in others), default=0.0)
+    return Line(frequency, float(np.sqrt(variance)), evidence[0], evidence[1] if second else 0.0, rival)
