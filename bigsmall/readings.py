@@ -174,9 +174,9 @@ class _Face:
         return rate.noting(f"from {times[0]:.1f} to {times[-1]:.1f} s, the longest stretch with a face")
 
     def _assess(self, traces: Mapping[str, Trace], name: str, vital: Vital, part: slice) -> Rate:
-        second = traces.get(SECONDS.get(name, ""))
+        trace, second = traces[name], traces.get(SECONDS.get(name, ""))
         return assess(
-            traces[name].unfiltered, traces[name].fs, vital, second.unfiltered if second else None, self._conditions(part)
+            trace.unfiltered, trace.fs, vital, second.unfiltered if second else None, self._conditions(part)
         )
 
     def _conditions(self, part: slice) -> Conditions:
