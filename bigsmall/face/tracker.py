@@ -15,10 +15,12 @@ from bigsmall.video import Frame
 MAX_SHIFT = 0.12  # face widths: a centre further off has really moved
 MIN_OVERLAP = 0.7  # intersection over union: less has really grown, shrunk or moved
 RECENT = 10  # looks whose median says where the face is: about a second
+SPEED = 2.0  # face widths a second: none goes faster,
+REACH = 2.0  # face widths: and none that has gone further is taken for the same
 RIVAL = 2.0  # times the area of the face that is followed
-SCENE = 24  # the picture as so many squared points, to see cuts by
+SCENE = 48  # rows and columns, at least, of the pixels by which cuts are seen
 SAME_SCENE = 0.5  # correlation of two successive pictures
-FLAT = 5.0  # levels (0..255): pictures of less contrast are noise
+FLAT = 10.0  # levels (0..255): pictures of less contrast may be noise
 FAR = 1e6  # a distance that no face comes by
 
 
@@ -57,7 +59,8 @@ class _Followed:
         """In face widths, from where it was last seen; FAR where it cannot have come to in the time."""
         last = self.recent[-1]
         distance = _shift(last, face)
-        return distance if distance < 0.5 + now - self.seen and 2 / 3 < face.w / last.w < 3 / 2 else FAR
+        reach = min(0.5 + SPEED * (now - self.seen), REACH)
+        return distance if distance < reach and 2 / 3 < face.w / last.w < 3 / 2 else FAR
 
 
 class FaceTracker:
@@ -167,14 +170,14 @@ class FaceTracker:
 
     def _cut(self, rgb: np.ndarray) -> bool:
         """Whether this picture and the one before it show different scenes."""
-        y, x = ((np.arange(2 * SCENE) + 0.5) * (side / (2 * SCENE)) for side in rgb.shape[:2])
-        points = rgb[y.astype(int)[:, None], x.astype(int), 1].reshape(SCENE, 2, SCENE, 2).mean((1, 3))
+        height, width = rgb.shape[:2]
+        points = rgb[:: max(1, height // SCENE), :: max(1, width // SCENE), 1].astype(np.float32)
         scene = points - points.mean()
         before, self._scene = self._scene, scene
-        if before is None:
-            return False
-        contrasts = scene.std(), before.std()
-        alike = float((scene * before).mean()) / math.prod(max(FLAT, contrast) for contrast in contrasts)
+        if before is None or before.shape != scene.shape:
+            return before is not None
+        contrasts = float(scene.std()), float(before.std())
+        alike = float((scene * before).mean()) / (max(FLAT, contrasts[0]) * max(FLAT, contrasts[1]))
         return max(contrasts) > FLAT and alike < SAME_SCENE
 
 
