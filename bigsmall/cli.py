@@ -49,8 +49,14 @@ def measure(
     ] = "default",
     crop: Annotated[
         str | None,
-        typer.Option(help="What is measured: frame, square, face or x,y,w,h. By default as the weights were trained."),
+        typer.Option(
+            help="What is measured: frame, square, face, face:SCALE or x,y,w,h. By default as the weights were trained."
+        ),
     ] = None,
+    all_faces: Annotated[bool, typer.Option("--all-faces", help="Every face, not only the largest.")] = False,
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Also overlay.mp4 in the folder: the video with what was measured.")
+    ] = False,
     fps: Annotated[float | None, typer.Option(help="Frames per second, in place of the file's own clock.")] = None,
 ) -> None:
     """Measure pulse, respiration and facial action units in a video.
@@ -61,11 +67,15 @@ def measure(
     from bigsmall.face import parse_crop
 
     with _sentences(), _progress() as tell:
-        result = bigsmall.measure(
-            video, weights=weights, fps=fps, crop=None if crop is None else parse_crop(crop), progress=tell
-        )
+        if overlay and output is None:
+            raise ValueError("--overlay was given without --output, expected a folder to write it to")
+        box = None if crop is None else parse_crop(crop)
+        result = bigsmall.measure(video, weights=weights, fps=fps, crop=box, all_faces=all_faces, progress=tell)
         written = result.save(output) if output else []
-    if not result.measured:
+        if overlay and output:
+            written.append(output / "overlay.mp4")
+            result.overlay(written[-1], progress=tell)
+    if not any(face.measured for face in result.faces):
         err.print(f"bigsmall: nothing could be measured in {escape(str(video))}: {escape(_why(result))}")
         raise typer.Exit(NOTHING)
     _show(result)
@@ -195,11 +205,21 @@ def _progress() -> Iterator[Progress]:
 
 
 def _show(result: Measurement) -> None:
-    source, frames = result.source, result.frames
-    found = int(frames["success"].sum())
-    out.print(
-        f"[bold]{escape(source['name'])}[/bold]  {source['seconds']:.1f} s, {source['frames']} frames, {found} measured"
-    )
+    source = result.source
+    out.print(f"[bold]{escape(source['name'])}[/bold]  {source['seconds']:.1f} s, {source['frames']} frames")
+    for face in result.faces:
+        _show_face(face, f"face {face.face_id}: " if result.others else "")
+    for note in (source["note"], *(card["note"] for card in result.model["cards"])):
+        if note:
+            out.print(f"note: {escape(note)}")
+    from bigsmall.results import DISCLAIMER
+
+    out.print(f"[dim]{DISCLAIMER}[/dim]")
+
+
+def _show_face(result: Measurement, name: str) -> None:
+    frames = result.frames
+    out.print(f"{name}seen in {int(frames['success'].sum())} frames")
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_row("heart rate", *_cells(result.heart_rate))
     table.add_row("  by POS", *_cells(result.unsupervised["pos"]))
@@ -209,14 +229,8 @@ def _show(result: Measurement) -> None:
         shares = [f"{name[:-2]} {100 * share:.0f} %" for name, share in active.items() if share >= 0.005]
         table.add_row("action units", *(("active", ", ".join(shares) or "none") if len(active) else ("refused", "")))
     out.print(table)
-    for note in (source["note"], *(card["note"] for card in result.model["cards"])):
-        if note:
-            out.print(f"note: {escape(note)}")
     for start, end in result.lost:
-        out.print(f"no face from {start:.1f} to {end:.1f} s")
-    from bigsmall.results import DISCLAIMER
-
-    out.print(f"[dim]{DISCLAIMER}[/dim]")
+        out.print(f"not seen from {start:.1f} to {end:.1f} s")
 
 
 def _cells(reading: Reading) -> tuple[str, str]:

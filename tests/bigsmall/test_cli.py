@@ -72,6 +72,21 @@ def test_nothing_is_written_where_no_folder_is_named(clip, untrained, tmp_path, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_video_with_what_was_measured_comes_on_request(clip, untrained, tmp_path):
+    plain = ("measure", clip, "--weights", untrained, "--crop", "frame", "--overlay")
+    assert bigsmall(*plain, "-o", tmp_path / "out").exit_code == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted([*FILES, "overlay.mp4"])
+    nowhere = bigsmall(*plain)
+    assert nowhere.exit_code == 2
+    assert "--overlay was given without --output" in nowhere.stderr
+
+
+def test_every_face_needs_a_crop_around_faces(clip, untrained):
+    done = bigsmall("measure", clip, "--weights", untrained, "--crop", "frame", "--all-faces")
+    assert done.exit_code == 2
+    assert "all_faces was True and crop was 'frame'" in done.stderr
+
+
 def test_nothing_measurable_is_3_and_one_sentence(clip, untrained):
     done = bigsmall("measure", clip, "--weights", f"pulse={untrained}", "--crop", "frame")
     assert done.exit_code == 3
