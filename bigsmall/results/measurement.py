@@ -133,7 +133,7 @@ class Measurement:
     traces: Mapping[str, Trace]
     face_id: int = 0
     others: tuple[Measurement, ...] = ()
-    thumbnails: tuple[Thumbnail, ...] = ()
+    thumbnails: tuple[Thumbnail, ...] = field(default=(), repr=False)
     conditions: Conditions | None = field(default=None, repr=False, compare=False)
     video: Video | None = field(default=None, repr=False, compare=False)
 
@@ -285,7 +285,8 @@ class Measurement:
 def _together(tables: list[pd.DataFrame]) -> pd.DataFrame:
     import pandas as pd
 
-    return pd.concat(tables, ignore_index=True) if len(tables) > 1 else tables[0]
+    filled = [table for table in tables if len(table)]
+    return pd.concat(filled, ignore_index=True) if len(filled) > 1 else (filled or tables)[0]
 
 
 def _csv(table: pd.DataFrame, path: Path) -> None:

@@ -44,6 +44,7 @@ def page(m: Measurement) -> str:
     style = resources.files("bigsmall.results").joinpath("report.css").read_text(encoding="utf-8")
     name = escape(str(m.source["name"]))
     seconds, frames = m.source["seconds"], m.source["frames"]
+    notes = dict.fromkeys(escape(card["note"]) for card in m.model["cards"] if card.get("note"))
     faces = "".join(_face(face, f"Face {face.face_id}" if m.others else "") for face in m.faces)
     return f"""<!doctype html>
 <html lang="en">
@@ -60,6 +61,7 @@ def page(m: Measurement) -> str:
 <p class="faint">Pulse, respiration and facial action units, measured from video</p>
 <h1>{name}</h1>
 <p>{seconds:.1f} s, {frames:,} frames, {m.source["width"]} by {m.source["height"]} pixels</p>
+{"".join(f'<p class="faint">{note}</p>' for note in notes)}
 </header>
 <main>
 {faces}
@@ -137,22 +139,28 @@ def _when(start: float, end: float) -> str:
 def _wave(m: Measurement, sign: Sign) -> str:
     part, others = excerpt(m, sign), sign.others(m)[:1]
     times, values = waveform(m, sign, part)
+    kind = _kind(m, sign)
     y = (-9.0, 4.0) if others else (-2.5, 2.5)
     chart = Chart(f"{sign.waveform}, {_when(*part)}", part, y, width=960, left=8)
     _lost(chart, m)
-    chart.line(times, values, sign.trace if sign.reading(m).value is not None else "none")
+    chart.line(times, values, kind)
     for name in others:  # below, for comparison
         other = m.traces[name].between(*part)
         chart.line(*thin(other.seconds, 0.7 * np.clip(other.values, -4, 4) - 6), name)
     _time_scale(chart)
     missing = "" if np.isfinite(values).any() else ", no waveform"
-    return _figure("wide", f"<b>{sign.waveform}</b>{_legend(sign, others)}{missing}, {_when(*part)}", chart)
+    return _figure("wide", f"<b>{sign.waveform}</b>{_legend(kind, others)}{missing}, {_when(*part)}", chart)
 
 
-def _legend(sign: Sign, others: list[str]) -> str:
+def _kind(m: Measurement, sign: Sign) -> str:
+    """How the network's curve is coloured: not at all where its rate was refused."""
+    return "none" if sign.reading(m).value is None else sign.trace
+
+
+def _legend(kind: str, others: list[str]) -> str:
     if not others:
         return ""
-    names = {sign.trace: "network"} | {name: NAMES[name] for name in others}
+    names = {kind: "network"} | {name: NAMES[name] for name in others}
     return ": " + ", ".join(f'<i class="{kind}">{name}</i>' for kind, name in names.items())
 
 
@@ -188,7 +196,7 @@ def _rates_in_words(m: Measurement, sign: Sign) -> str:
 
 
 def _spectrum(m: Measurement, sign: Sign) -> str:
-    reading, others = sign.reading(m), sign.others(m)
+    reading, others, kind = sign.reading(m), sign.others(m), _kind(m, sign)
     peak = "no peak was accepted" if reading.value is None else f"peak at {reading.value:.1f}"
     chart = Chart(f"Spectrum of the {sign.trace}: {peak}", reading.band, (0.0, 1.2), width=320, left=8)
     if reading.interval is not None:
@@ -197,7 +205,6 @@ def _spectrum(m: Measurement, sign: Sign) -> str:
         chart.line(*power(m.traces[name], reading.band), name)
     if sign.trace in m.traces:
         rates, height = power(m.traces[sign.trace], reading.band)
-        kind = "none" if reading.value is None else sign.trace
         chart.area(rates, 0.0, height, kind)
         chart.line(rates, height, kind)
     if reading.value is not None:
@@ -205,7 +212,7 @@ def _spectrum(m: Measurement, sign: Sign) -> str:
         chart.write(chart.across(reading.value) + (5 if right else -5), 16, f"{reading.value:.1f}", "peak",
                     "start" if right else "end")  # fmt: skip
     chart.scale_x()
-    return _figure("", f"<b>Spectrum</b>, {escape(reading.unit)}{_legend(sign, others)}", chart)
+    return _figure("", f"<b>Spectrum</b>, {escape(reading.unit)}{_legend(kind, others)}", chart)
 
 
 def _units(m: Measurement) -> str:
@@ -246,10 +253,15 @@ def _apart(thumbnails: tuple[Thumbnail, ...], chart: Chart) -> Iterator[Thumbnai
     """Those that do not cover the one before."""
     last = -np.inf
     for thumbnail in thumbnails:
-        at = chart.across(thumbnail.timestamp)
+        at = _beside(thumbnail, chart)
         if at - last >= 60:
             yield thumbnail
             last = at
+
+
+def _beside(moment: Thumbnail, chart: Chart) -> float:
+    """Where a picture 56 wide begins: above its moment, and within the chart."""
+    return float(np.clip(chart.across(moment.timestamp) - 28, chart.left, chart.right - 56))
 
 
 def _picture(moment: Thumbnail, chart: Chart) -> str:
@@ -257,8 +269,7 @@ def _picture(moment: Thumbnail, chart: Chart) -> str:
 
     data = io.BytesIO()
     Image.fromarray(moment.rgb).save(data, "JPEG", quality=82)
-    at = float(chart.across(moment.timestamp))
-    x = min(max(at - 28, chart.left), chart.right - 56)
+    at, x = float(chart.across(moment.timestamp)), _beside(moment, chart)
     title = f"the face at {clock(moment.timestamp)}" if chart.x[1] > LONG else f"the face at {moment.timestamp:.1f} s"
     return (
         f'<path class="moment" d="M{at:.1f} 56V{chart.base}"/>'
@@ -268,23 +279,30 @@ def _picture(moment: Thumbnail, chart: Chart) -> str:
 
 
 def _refused(m: Measurement) -> str:
-    rows = [("Everything", _when(start, end), "no face") for start, end in m.lost]
-    whole = {
-        "Heart rate": m.heart_rate,
-        **{f"Heart rate by {NAMES.get(name, name)}": reading for name, reading in m.unsupervised.items()},
-        "Respiration rate": m.respiration_rate,
-    }
-    rows += [(name, _when(*span(m)), reading.note or "") for name, reading in whole.items() if reading.value is None]
+    """A table of what was refused, what fell for one reason at one time together."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+
+    def add(what: str, start: float, end: float, why: str) -> None:
+        reasons.setdefault((_when(start, end), why), []).append(what)
+
+    for start, end in m.lost:
+        add("everything", start, end, "no face")
+    by_method = {f"heart rate by {NAMES.get(name, name)}": reading for name, reading in m.unsupervised.items()}
+    for what, reading in {"heart rate": m.heart_rate, **by_method, "respiration rate": m.respiration_rate}.items():
+        if reading.value is None:
+            add(what, *span(m), reading.note or "")
     for sign in SIGNS:
         for run in runs(m, sign):
             if run.why is not None:
                 count = len(run.windows)
-                note = str(run.windows["note"].iloc[0]) if count == 1 else run.why
-                rows.append((f"{sign.title}, {count} window{'s'[: count > 1]}", _when(run.start, run.end), note))
-    if not rows:
+                why = str(run.windows["note"].iloc[0]) if count == 1 else run.why
+                add(f"{sign.title.lower()}, {count} window{'s'[: count > 1]}", run.start, run.end, why)
+    if not reasons:
         return "<p>Nothing was refused.</p>"
+    rows = [(", ".join(what), *reason) for reason, what in reasons.items()]
     body = "".join(
-        f'<tr><th scope="row">{escape(what)}</th><td class="when">{when}</td><td>{escape(why)}</td></tr>'
+        f'<tr><th scope="row">{escape(what[0].upper() + what[1:])}</th><td class="when">{when}</td>'
+        f"<td>{escape(why)}</td></tr>"
         for what, when, why in rows[:MOST_ROWS]
     )
     more = f"<p>and {len(rows) - MOST_ROWS} more; windows.csv has them all</p>" if len(rows) > MOST_ROWS else ""
@@ -301,14 +319,13 @@ def _origin(m: Measurement) -> str:
         for key, value in facts.items()
     )
     cards = "".join(
-        f"<details><summary>{escape(str(card.get('name', 'card')))}"
-        f"{': ' + escape(str(card['note'])) if card.get('note') else ''}</summary>"
+        f"<details><summary>{escape(str(card['name']))}</summary>"
         f"<pre>{escape(json.dumps(card, indent=1, ensure_ascii=False, default=str))}</pre></details>"
         for card in m.model["cards"]
     )
     return f"""<section>
 <h2>How this was measured</h2>
-<table><tbody>{rows}</tbody></table>
+<table class="facts"><tbody>{rows}</tbody></table>
 <h3>The weights</h3>
 {cards}
 </section>"""

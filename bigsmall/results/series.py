@@ -66,7 +66,8 @@ def runs(m: Measurement, sign: Sign) -> list[Run]:
     step = np.diff(middle).min() if len(rows) > 1 else float(rows["end"].iloc[0] - rows["start"].iloc[0])
     refused = rows["value"].isna().to_numpy()
     # a reason without its numbers, which differ from window to window: up to the first colon or semicolon
-    why = [re.split("[:;]", note)[0] if no else None for no, note in zip(refused, rows["note"], strict=True)]
+    notes = rows["note"].fillna("refused")
+    why = [re.split("[:;]", note)[0] if no else None for no, note in zip(refused, notes, strict=True)]
     breaks = [i for i in range(1, len(rows)) if why[i] != why[i - 1] or middle[i] - middle[i - 1] > 1.5 * step]
     return [
         Run(middle[a] - step / 2, middle[b - 1] + step / 2, middle[a:b], rows.iloc[a:b], why[a])
