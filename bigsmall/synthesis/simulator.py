@@ -138,6 +138,7 @@ class Simulation:
             self._body[0], pose[0] = self._body[0] + aside, pose[0] + aside
         pose[1] -= nodded * breath
         pose[5] -= 0.3 * nodded * breath
+        pose[4:] = np.clip(pose[4:], -0.8, 0.8)
         self._pose = pose
         blink = movement.blinks(t, moves) if expressions else np.zeros(len(t))
         self._pulls = np.concatenate([self.truth.activation.T, [blink, jaw]])
