@@ -9,6 +9,7 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from bigsmall.face import (
     Face,
@@ -21,7 +22,9 @@ from bigsmall.face import (
     networks,
     parse_crop,
 )
+from bigsmall.face.detector import SURE
 from bigsmall.face.tracker import overlap
+from bigsmall.synthesis import synthesize
 from bigsmall.video import Frame, open_video
 
 lz4_frame = pytest.importorskip("lz4.frame")
@@ -60,6 +63,66 @@ def test_the_box_follows_the_picture_when_it_is_moved_or_enlarged(detector, port
     assert np.abs(np.subtract(doubled[:4], np.multiply(face[:4], 2))).max() < 0.3 * face.w
     (strided,) = detector.detect(portrait.repeat(2, 0).repeat(2, 1)[::2, ::2])
     assert strided[:4] == pytest.approx(face[:4])
+
+
+def near(found: list[Face], expected: Face) -> bool:
+    return len(found) == 1 and overlap(found[0], expected) > 0.75
+
+
+@pytest.mark.parametrize("angle", [-30, 30])
+def test_a_tilted_face_is_found(detector, portrait, angle):
+    (face,) = detector.detect(portrait)
+    tilted = ndimage.rotate(portrait, angle, reshape=False, order=1, cval=127)
+    (found,) = detector.detect(tilted)
+    eyes = np.subtract(found.landmarks[1], found.landmarks[0])
+    assert math.degrees(math.atan2(-eyes[1], eyes[0])) == pytest.approx(angle, abs=12)
+    assert found.w == pytest.approx(face.w, rel=0.3)
+
+
+@pytest.mark.parametrize("light", [0.15, 0.05])
+def test_a_face_in_dim_light_is_found(detector, portrait, light):
+    (face,) = detector.detect(portrait)
+    assert near(detector.detect((portrait * light).astype(np.uint8)), face)
+
+
+def test_a_lit_face_in_a_dark_room_is_found(detector, portrait):
+    (face,) = detector.detect(portrait)
+    x, y, w, h = (round(side) for side in face[:4])
+    dark = portrait // 40
+    dark[y : y + h, x : x + w] = portrait[y : y + h, x : x + w]
+    assert near(detector.detect(dark), face)
+
+
+def test_a_face_partly_over_the_edge_of_the_picture_is_found(detector, portrait):
+    (face,) = detector.detect(portrait)
+    start = round(face.x + 0.3 * face.w)
+    (found,) = detector.detect(portrait[:, start:])
+    assert found.x + found.w == pytest.approx(face.x + face.w - start, abs=0.15 * face.w)
+
+
+def test_a_small_face_in_a_very_large_picture_is_found(detector, portrait):
+    (face,) = detector.detect(portrait)
+    room = np.full((2160, 3840, 3), 90, np.uint8)
+    room[1500 : 1500 + portrait.shape[0], 3000 : 3000 + portrait.shape[1]] = portrait
+    assert near(detector.detect(room), face._replace(x=face.x + 3000, y=face.y + 1500))
+
+
+@pytest.mark.parametrize("light", [0.8, 0.08])
+@pytest.mark.parametrize("tone", [0.0, 0.5, 1.0])
+def test_faces_of_every_skin_tone_are_found(detector, tone, light):
+    simulation = synthesize(skin_tone=tone, light=light, seconds=0.1, fps=10.0, size=(200, 200))
+    (found,) = detector.detect(next(iter(simulation)))
+    assert overlap(found, Face(*simulation.box, 1.0, LANDMARKS)) > 0.5
+
+
+def test_looking_again_tells_a_face_from_a_spot_without_one(detector, portrait):
+    (face,) = detector.detect(portrait)
+    here, shifted, gone = detector.verify(
+        portrait, [face, face._replace(x=face.x + 0.2 * face.w), face._replace(x=5.0, y=5.0, w=60.0, h=60.0)]
+    )
+    assert near([here], face)
+    assert near([shifted], face)
+    assert min(here.confidence, shifted.confidence) > SURE > gone.confidence
 
 
 def test_at_least_four_faces_in_a_group(detector, reference_dir):
@@ -139,6 +202,16 @@ def test_every_face_of_a_group_has_its_own_number(detector, reference_dir):
     assert numbers == {tuple(range(len(found[0])))}
     assert len(found[0]) >= 4
     assert len(boxes(found)) == len(found[0])  # all held still
+
+
+def test_a_person_who_leaves_the_picture_is_lost_and_known_again(detector):
+    film = synthesize(seconds=7, fps=10.0, size=(200, 200), away=(2.0, 4.0), gestures=20.0, seed=3)
+    tracker = FaceTracker(detector)
+    found = [tracker.update(Frame(i, t, rgb)) for i, (t, rgb) in enumerate(zip(film.timestamps, film, strict=True))]
+    assert all(found[:12])
+    assert not any(found[26:40])
+    assert all(found[54:])
+    assert {track.face_id for tracks in found for track in tracks} == {0}
 
 
 class Stage:
