@@ -65,10 +65,12 @@ class FaceDetector:
             boxes = _square(boxes[_nms(boxes, out["face"][keep], 0.7)])
         if not len(boxes):
             return []
-        boxes, score, _ = self._refine(rgb, boxes)
-        keep = score > SURE
-        boxes = boxes[keep][_nms(boxes[keep], score[keep], 0.7, of_smaller=True)]
-        return [face for face in _faces(*self._refine(rgb, _square(boxes))) if face.confidence > SURE]
+        for _ in range(2):  # again from where the first ends, as `verify` will
+            boxes, score, landmarks = self._refine(rgb, _square(boxes))
+            sure = (score > SURE).nonzero()[:, 0]
+            order = sure[_nms(boxes[sure], score[sure], 0.7, of_smaller=True)]
+            boxes, score, landmarks = boxes[order], score[order], landmarks[order]
+        return _faces(boxes, score, landmarks)
 
     @one_thread()
     def verify(self, rgb: np.ndarray, faces: Sequence[Face]) -> list[Face]:

@@ -49,7 +49,7 @@ class _Followed:
         """
         self.recent = [face] if self.lost else [*self.recent, face][-RECENT:]
         self.seen, self.confidence, self.lost = now, face.confidence, False
-        x, y, w, h = np.median([face[:4] for face in self.recent], axis=0).tolist()
+        x, y, w, h = np.median([past[:4] for past in self.recent], axis=0).tolist()
         if _moved(self.held, face, 2):
             self.held, self.recent = face, [face]
         elif len(self.recent) == RECENT and _moved(self.held, typical := face._replace(x=x, y=y, w=w, h=h)):
