@@ -129,8 +129,10 @@ class Simulation:
         breath = breathing * self.truth.respiration
         jaw, with_words = movement.talking(t, talking, words)
         pose = motion * movement.sway(t, moves) + with_words
-        lifted, nodded = looks.uniform(0.016, 0.030), looks.uniform(0.003, 0.010)
+        blink = movement.blinks(t, moves) if expressions else np.zeros(len(t))
         pose += movement.gestures(t, gestures, moves)
+        # How far a breath lifts this person's shoulders, and the head with them, in face units.
+        lifted, nodded = looks.uniform(0.016, 0.030), looks.uniform(0.003, 0.010)
         self._body = np.stack([0.35 * pose[0], 0.2 * pose[1], lifted * breath])
         if away is not None:
             gone = smooth_step((t - away[0]) / 0.8 + 1) - smooth_step((t - away[1]) / 0.8)
@@ -140,7 +142,6 @@ class Simulation:
         pose[5] -= 0.3 * nodded * breath
         pose[4:] = np.clip(pose[4:], -0.8, 0.8)
         self._pose = pose
-        blink = movement.blinks(t, moves) if expressions else np.zeros(len(t))
         self._pulls = np.concatenate([self.truth.activation.T, [blink, jaw]])
         bvp = np.stack([self.truth.bvp, np.interp(t + 0.03, t, self.truth.bvp)])  # the neck's comes a little earlier
         self._blood = (pulse * bvp[:, None] * np.array(PULSE_RGB)[:, None]).astype(np.float32)  # (2, 3, T)
@@ -173,7 +174,7 @@ class Simulation:
 
     @cached_property
     def _grain(self) -> torch.Tensor:
-        """Normal random numbers; each frame's noise is the sum of two stretches of them, never the same two."""
+        """Normal random numbers; each frame's noise is the sum of two stretches of them, at random."""
         count = 3 * self.size[0] * self.size[1] + GRAIN
         grain = np.random.default_rng(self._noise_seed).standard_normal(count, dtype=np.float32)
         return torch.from_numpy(grain).mul_(self._noise / math.sqrt(2))
