@@ -244,4 +244,6 @@ def _cells(reading: Reading) -> tuple[str, str]:
 
 def _why(result: Measurement) -> str:
     reasons = [result.heart_rate.note, result.respiration_rate.note]
+    if result.action_units and result.frames["success"].any():
+        reasons.append(f"action units need {result.model['n_segment']} different frames in a row with a face")
     return "; ".join(dict.fromkeys(reason for reason in reasons if reason))

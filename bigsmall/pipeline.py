@@ -120,6 +120,7 @@ def _look(
         tell("finding the face", frame.index + 1, video.n_frames)
     for subject in subjects.values():
         subject.finish()
+    clock.note = video.note  # the second pass ends with the last face, and does not learn how the file ends
     return clock, subjects
 
 

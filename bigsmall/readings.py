@@ -30,10 +30,11 @@ COLOURS = {"pos": unsupervised.pos_raw, "chrom": unsupervised.chrom, "green": un
 
 @dataclass
 class Clock:
-    """The frames of a video: their timestamps (s), and how many say nothing new."""
+    """The frames of a video: their timestamps (s), how many say nothing new, and what was wrong with the rest."""
 
     timestamps: list[float] = field(default_factory=list)
     repeated: int = 0
+    note: str | None = None
     _used: float = -math.inf
 
     def add(self, frame: Frame, least: float) -> bool:
@@ -95,7 +96,7 @@ def conclude(
     times = np.array(clock.timestamps)
     source = {
         "name": video.name, "width": video.width, "height": video.height, "fps": video.fps, "frames": len(times),
-        "repeated": clock.repeated, "seconds": _duration(times), "note": video.note,
+        "repeated": clock.repeated, "seconds": _duration(times), "note": video.note or clock.note,
     }  # fmt: skip
     model = {
         "weights": weights,
