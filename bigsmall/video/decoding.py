@@ -64,13 +64,13 @@ class Reader:
         moving = [s for s in self._container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
         if not moving or self._container.format.name == "tty":  # FFmpeg renders plain text as a terminal
             raise UnreadableError(f"{self._path} holds no video stream")
-        best = self._container.streams.best("video")
-        stream = best if best in moving else moving[0]
+        known = [stream for stream in moving if stream.codec_context is not None]
+        if not known:
+            raise UnreadableError(f"{self._path} holds a video stream of a kind that cannot be decoded")
+        stream = max(known, key=lambda s: s.codec_context.width * s.codec_context.height)
         if len(moving) > 1:
             self.notes.append(f"the file holds {len(moving)} video streams; number {moving.index(stream) + 1} is read")
         codec = stream.codec_context
-        if codec is None:
-            raise UnreadableError(f"{self._path} holds a video stream of a kind that cannot be decoded")
         self._check_size(codec.width, codec.height)
         codec.options = {"max_pixels": str(self._pixels)}  # within the decoder too, where sizes change midway
         stream.thread_type = "AUTO"
