@@ -183,16 +183,3 @@ def run(*command: str) -> str:
     root = str(Path(__file__).resolve().parents[2])
     environment = os.environ | {"PYTHONPATH": root}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def test_real_clips(reference_dir, tmp_path):
-    media, folder = reference_dir / "media", reference_dir / "checkpoints"
-    files = {"pulse": "Small_Heart", "respiration": "Small_Resp"}
-    split1 = ",".join(f"{task}={folder}/BP4D_{file}_Clip3_Split1_Epoch4.pth" for task, file in files.items())
-    nobody = bigsmall("measure", media / "pyfeat_no_face.mp4", "--weights", split1)
-    assert nobody.exit_code == 3
-    assert nobody.stderr.endswith("no face was found\n")
-    cut = tmp_path / "cut.mp4"
-    cut.write_bytes((media / "evm_face.mp4").read_bytes()[:800_000])
-    assert bigsmall("measure", cut, "--weights", split1, "-o", tmp_path / "out").exit_code == 4
-    assert [p.name for p in tmp_path.iterdir()] == ["cut.mp4"]
