@@ -15,7 +15,7 @@ from bigsmall.video import Frame
 MAX_SHIFT = 0.12  # face widths: a centre further off has really moved
 MIN_OVERLAP = 0.7  # intersection over union: less has really grown, shrunk or moved
 RECENT = 10  # looks whose median says where the face is: about a second
-SPEED = 2.0  # face widths a second: none goes faster,
+SPEED = 3.0  # face widths a second: none goes faster,
 REACH = 2.0  # face widths: and none that has gone further is taken for the same
 RIVAL = 2.0  # times the area of the face that is followed
 SCENE = 48  # rows and columns, at least, of the pixels by which cuts are seen
