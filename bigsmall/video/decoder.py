@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import Pipe
 from typing import Any, NoReturn
 
@@ -124,7 +124,8 @@ class Decoder:
         """End the child and free what it shares. In a forked copy of this process: only the copies."""
         if self._owner == os.getpid():
             self._process.kill()
-            self._process.wait()
+            with suppress(subprocess.TimeoutExpired):  # one that hangs on a lost network drive cannot be ended
+                self._process.wait(10)
         self._connection.close()
         os.close(self._memory)
 

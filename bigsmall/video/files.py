@@ -50,10 +50,10 @@ class Decoded(Video):
         except DecoderLostError as lost:
             if not begun:
                 raise VideoError(f"{self._path} cannot be read as a video: {lost}") from lost
-            yield {"end": [f"reading stopped early: {lost}"]}, None
+            yield {"lost": str(lost)}, None
 
     def _frames(self, notes: list[str]) -> Iterator[Frame]:
-        timeline, index, number = Timeline(self.fps), 0, -1
+        timeline, index, number, timestamp = Timeline(self.fps), 0, -1, 0.0
         with closing(self._messages(head=False)) as messages:
             for told, rgb in messages:
                 if rgb is not None:
@@ -61,6 +61,9 @@ class Decoded(Video):
                     timestamp = self._clock(number) if self._clock else timeline(told["time"])
                     yield Frame(index, timestamp, rgb)
                     index += 1
+                elif "lost" in told:
+                    read = f"{index} frames were read, until {timestamp:.2f} s"
+                    notes.append(f"reading stopped early: {told['lost']}; {read}")
                 elif "head" in told:
                     if (told["head"]["width"], told["head"]["height"]) != (self.width, self.height):
                         raise VideoError(f"{self._path} has changed since it was opened")
