@@ -157,6 +157,22 @@ def test_synthesize_writes_the_video_and_its_truth(tmp_path):
     assert not (tmp_path / "c.mkv").exists()
 
 
+def test_synthesize_fills_a_folder_and_takes_it_up_again(tmp_path):
+    options = ("--seconds", 0.5, "--fps", 10, "--negative", "photograph", "--crf", 23)
+    done = bigsmall("synthesize", tmp_path / "many", "--count", 2, *options)
+    assert done.exit_code == 0, done.output
+    files = {p: p.stat().st_mtime_ns for p in sorted((tmp_path / "many").iterdir())}
+    assert [p.name for p in files] == ["00000.csv", "00000.mp4", "00001.csv", "00001.mp4", "specs.json"]
+    assert pd.read_csv(tmp_path / "many" / "00000.csv")["heart_rate"].isna().all()
+    assert bigsmall("synthesize", tmp_path / "many", "--count", 2, *options).exit_code == 0
+    assert {p: p.stat().st_mtime_ns for p in files} == files
+    other = bigsmall("synthesize", tmp_path / "many", "--count", 2, *options, "--seed", 7)
+    assert other.exit_code == 2
+    assert "holds other videos" in other.stderr
+    assert bigsmall("synthesize", tmp_path / "one.mp4", *options).exit_code == 0
+    assert (tmp_path / "one.mp4").read_bytes() == (tmp_path / "many" / "00000.mp4").read_bytes()
+
+
 def test_info_counts_as_the_paper_does():
     said = bigsmall("info", "bigsmall").stdout.replace("\n", " ")
     assert "2,142,478 parameters" in said
