@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bigsmall import weights as weight_files
-from bigsmall.face import Box, CropPolicy, FaceTracker, Track, crop_box
+from bigsmall.face import Box, CropPolicy, FaceTracker, Track, crop_box, face_scale
 from bigsmall.inputs import InputPieces, InputSums
 from bigsmall.measure import Progress
 from bigsmall.readings import MAX_GAP, Clock, Outputs, Seen, conclude
@@ -47,7 +47,7 @@ def run(
     """`bigsmall.measure`, with every argument given."""
     predictor = weights if isinstance(weights, Predictor) else weight_files.load(weights)
     policy: CropPolicy = predictor.crop if crop is None else crop
-    around_faces = isinstance(policy, str) and policy.startswith("face")
+    around_faces = face_scale(policy) is not None
     if all_faces and not around_faces:
         raise ValueError(f"all_faces was True and crop was {policy!r}, expected a crop around faces, such as 'face'")
     video = open_video(source, fps=fps, timestamps=timestamps)
@@ -66,6 +66,8 @@ class _Subject:
         self._sums = InputSums(big_size=predictor.big_size, convention=predictor.convention)
         self._breathing = Breathing()
         self._before: Frame | None = None  # the last used frame of this stretch
+        self._face: Sequence[float] = ()  # in it
+        self._gain = np.ones(3)  # of the colours, so that a box that moves makes no step
 
     def add(self, frame: Frame, track: Track | None, box: Box, used: bool) -> None:
         seen, before = self.seen, self._before
@@ -79,14 +81,17 @@ class _Subject:
             self.cut()
             before = None
             seen.starts.append(len(seen.used))
-        face = track.face[:4] if track else box
-        moved = before is None or len(seen.boxes) < 2 or seen.boxes[-2] != box
+        face, margin = (track.face[:4], 0.1) if track else (box, 0.0)
+        moved = before is None or self._face != face
+        if before is not None and moved:
+            now = _colour(before.rgb, face, margin)
+            self._gain *= np.divide(_colour(before.rgb, self._face, margin), now, out=np.ones(3), where=now > 0)
         seen.used.append(frame.index)
-        seen.colours.append(_colour(frame.rgb, face, 0.1 if track else 0.0))
+        seen.colours.append(self._gain * _colour(frame.rgb, face, margin))
         seen.looks.append(conditions.look(frame.rgb, face, before.rgb if before else None))
         seen.chest.append(self._breathing.update(frame.rgb, face, moved))
         self._sums.add(frame.rgb, box)
-        self._before = frame
+        self._before, self._face = frame, face
 
     def cut(self) -> None:
         self._sums.cut()

@@ -52,7 +52,7 @@ def look(rgb: np.ndarray, face: Sequence[float], previous: np.ndarray | None = N
         then = before[..., 1].astype(np.float64)
         moved_right = _along(green.mean(axis=0), then.mean(axis=0)) * right_step / w
         moved_down = _along(green.mean(axis=1), then.mean(axis=1)) * down_step / w
-    beside = np.concatenate([rgb[top:bottom:8, : max(left, 1) : 8, 1].ravel(), rgb[top:bottom:8, right::8, 1].ravel()])
+    beside = np.concatenate([rgb[top:bottom:8, :left:8, 1].ravel(), rgb[top:bottom:8, right::8, 1].ravel()])
     return Look(
         float(w),
         float(now.mean()),
