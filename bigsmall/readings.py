@@ -103,6 +103,7 @@ def conclude(
         "crop": crop,
         "convention": predictor.convention,
         "n_segment": predictor.n_segment,
+        "windows": {_column(vital): {"seconds": vital.window, "step": step} for vital, step in STEPS.items()},
         "cards": [json.loads(card.to_json()) for card in predictor.cards],
     }
     order = sorted(subjects, key=lambda face: -subjects[face].size())
@@ -215,7 +216,7 @@ class _Face:
                 low, high = rate.interval or (None, None)
                 pos = self._assess(cut, "pos", vital, part).value if name == "pulse" and "pos" in cut else None
                 values = (
-                    self.face_id, vital.name.replace(" ", "_"), start, start + length, rate.value, rate.unit,
+                    self.face_id, _column(vital), start, start + length, rate.value, rate.unit,
                     rate.confidence, low, high, rate.snr, rate.by_peaks, pos, rate.note,
                 )  # fmt: skip
                 rows.append(dict(zip(WINDOW_COLUMNS, values, strict=True)))
@@ -252,6 +253,11 @@ class _Face:
             **{f"{name}_c": _integers(p >= AU_THRESHOLD, np.isnan(p)) for name, p in zip(names, au.T, strict=True)},
         }
         return pd.DataFrame(table)
+
+
+def _column(vital: Vital) -> str:
+    """`heart_rate`, `respiration_rate`."""
+    return vital.name.replace(" ", "_")
 
 
 def _rate(times: np.ndarray) -> float:

@@ -184,7 +184,7 @@ class Scripted:
     def update(self, frame):
         if any(start <= frame.timestamp < end for start, end in self.absent):
             return []
-        return [Track(0, Face(2.0, 2.0, 12.0, 12.0, 0.9, np.zeros((5, 2))), 0.9)]
+        return [Track(0, Face(0.0, 0.0, 24.0, 24.0, 0.9, np.zeros((5, 2))), 0.9)]
 
 
 @pytest.fixture
@@ -280,6 +280,7 @@ def test_the_piece_size_changes_nothing(monkeypatch):
 
 def test_windows_slide_over_the_video():
     r = measure(*skin(40))
+    assert r.model["windows"]["heart_rate"] == {"seconds": 10.0, "step": 1.0}
     hearts = r.windows[r.windows["vital"] == "heart_rate"]
     assert list(hearts["start"]) == pytest.approx(range(31))
     assert (hearts["end"] - hearts["start"]).to_numpy() == pytest.approx(10)
