@@ -12,16 +12,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import maximum_filter1d
 from scipy.signal import detrend as remove_line
 from scipy.signal import find_peaks
 from scipy.signal.windows import hann
 
 from bigsmall.signals.filters import Array
+from bigsmall.signals.rates import peak_frequency
 
 HANN_BINS = 1.5  # the noise bandwidth of a Hann window, in units of one over the duration
 PAD = 8  # zero-padding of a window, so that a spectrum's top is found between its bins
 LINE = 1.5  # logarithm above the noise beyond which a bin is not taken for noise
 BELOW = 0.7  # how far the mean logarithm of exponential noise, cut off at LINE, lies below the logarithm of its mean
+NOTHING = 1e-9  # of the strongest power: what is so much weaker than something else is not looked at
 WANDER = 0.05  # a rhythm varies by so much of its frequency from window to window
 MARGIN = 0.03  # a band is searched a little beyond its ends, so that these can be measured themselves
 
@@ -55,9 +58,11 @@ class Spectra:
         self._strongest = power.argmax(axis=1)[:, None]
         self._peak = np.take_along_axis(power, self._strongest, 1)
         useful = slice(int(np.searchsorted(frequencies, 1.25 * band.high, "right")))
-        self.frequencies, self.power = frequencies[useful], power[:, useful]
+        self.frequencies: Array = frequencies[useful]
+        self.power: Array = power[:, useful]
         self.seconds = n / fs
         self.windows = 1 + (len(parts) - 1) * min(1.0, 1.6 * step / n)  # that count as independent
+        self._tops = np.diff(np.sign(np.diff(self.power, prepend=0)), append=1) < 0
         self.searched = (band.low * (1 - MARGIN), band.high * (1 + MARGIN))
         self.evidence = self._evidence(band, fs)
 
@@ -75,17 +80,25 @@ class Spectra:
             rest = level - middle - slope * (position - centre)
             among = rest <= np.maximum(LINE, np.quantile(rest, 0.4, axis=1, keepdims=True))
         floor = np.exp(middle + BELOW + slope * (np.log(np.maximum(f, f[1])) - centre))
-        # what the strongest line, wherever it is, leaks through the window (and as much again, for it is no sinusoid)
-        bins = np.abs(f - f[1] * self._strongest) * self.seconds
-        leak = 4 * self._peak / (np.pi * bins * (bins**2 - 1) + 1e-9) ** 2
-        floor = floor + np.where(bins > 2, leak, 0)
+        # what the strongest line, wherever it is, leaks through the window, and as much again, for it is no sinusoid
+        strongest = f[1] * self._strongest
+        bins = np.abs(f - strongest) * self.seconds
+        leak = 4 / (np.pi * bins * (bins**2 - 1) + 1e-9) ** 2
+        floor = floor + self._peak * np.where(bins > 2, leak, 0) + NOTHING * self._peak.max()
         bins = np.maximum(among.sum(axis=1, keepdims=True) * f[1] * self.seconds / HANN_BINS, 2.0)
-        return np.asarray(bins * np.log1p(power / floor / bins))
+        flank = power < 0.4 * maximum_filter1d(power, 2 * round(1 / self.seconds / f[1]) + 1, axis=1)
+        return np.asarray(np.where(flank, 0, bins * np.log1p(power / floor / bins)))
 
     @property
     def total(self) -> Array:
         """(F,) over the windows."""
         return np.asarray(self.evidence.mean(axis=0) * self.windows)
+
+    @property
+    def best(self) -> float:
+        """Hz: where in the band the evidence is the greatest."""
+        inside = (self.frequencies >= self.searched[0]) & (self.frequencies <= self.searched[1])
+        return float(self.frequencies[np.argmax(np.where(inside, self.total, -1))])
 
     def near(self, frequency: float) -> np.ndarray:
         """Which bins belong to a rhythm of this frequency."""
@@ -96,7 +109,7 @@ class Spectra:
         """The evidence for a rhythm of about this frequency: 0 where noise would do, in nats."""
         near = self.near(frequency)
         tries = 1 + (near.sum() - 1) * self.frequencies[1] * self.seconds / HANN_BINS
-        highest = self.evidence[:, near].max(axis=1)
+        highest = np.where(self._tops, self.evidence, 0)[:, near].max(axis=1)
         chance = -np.expm1(tries * np.log1p(-np.exp(-np.clip(highest, 1e-3, 30))))  # of the highest of so many
         found = np.where(highest < 30, -np.log(chance), highest - np.log(tries)).mean()
         return float(self.windows * (found - 1 - np.log(found))) if found > 1 else 0.0
@@ -104,7 +117,8 @@ class Spectra:
     def rates(self, frequency: float) -> Array:
         """(W,) Hz: the top of each window's spectrum near a frequency."""
         near = np.flatnonzero(self.near(frequency))
-        return np.asarray(self.frequencies[near[self.power[:, near].argmax(axis=1)]])
+        tops = near[self.power[:, near].argmax(axis=1)]
+        return np.array([peak_frequency(self.frequencies, *pair) for pair in zip(self.power, tops, strict=True)])
 
     def amplitude(self, frequency: float) -> float:
         """Of the rhythm at about this frequency, in the waveform's unit; the root mean square over windows."""

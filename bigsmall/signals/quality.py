@@ -96,7 +96,7 @@ class Finding:
 
     line: Line
     flicker: float  # 0..1, of a pulse: how much of it the light explains
-    beside: float | None  # per minute: what the second waveform shows instead
+    alone: tuple[float, ...]  # Hz: where either waveform for itself has the most evidence
 
     def features(self) -> tuple[float, ...]:
         """What the confidence is made of; the first is 1."""
@@ -125,9 +125,7 @@ def find(
         limits = f"{60 * vital.low:g} to {60 * vital.high:g} {vital.unit}"
         return f"no {vital.name}: the strongest rhythm lies outside {limits}"
     flicker = conditions.flicker(line.frequency, vital.band) if conditions and vital is HEART_RATE else 0.0
-    alone = find_line(other) if other else None
-    apart = abs(alone.frequency - line.frequency) * 60 if alone else 0.0
-    return Finding(line, flicker, 60 * alone.frequency if alone and apart > vital.right else None)
+    return Finding(line, flicker, (first.best, other.best) if other else (first.best,))
 
 
 def assess(
@@ -185,8 +183,8 @@ def _spectra(x: ArrayLike, fs: float, vital: Vital) -> Spectra | str:
 def _refusal(found: Finding, vital: Vital, conditions: Conditions | None) -> str:
     line = found.line
     note = f"no {vital.name} found: the strongest rhythm is {60 * line.frequency:.1f} {vital.unit}"
-    if found.beside is not None:
-        note += f"; the second signal gives {found.beside:.1f}"
+    if 60 * np.ptp(found.alone) > 2 * vital.right:
+        note += f"; the two signals disagree, {60 * found.alone[0]:.0f} and {60 * found.alone[1]:.0f}"
     if found.flicker > 0.5:
         return f"{note}; the light flickers at this rate"
     reason = conditions.reason() if conditions else None
