@@ -58,8 +58,8 @@ class Spectra:
         self._strongest = power.argmax(axis=1)[:, None]
         self._peak = np.take_along_axis(power, self._strongest, 1)
         useful = slice(int(np.searchsorted(frequencies, 1.25 * band.high, "right")))
-        self.frequencies: Array = frequencies[useful]
-        self.power: Array = power[:, useful]
+        self.frequencies: Array = frequencies[useful].astype(np.float64)
+        self.power: Array = power[:, useful].astype(np.float64)
         self.seconds = n / fs
         self.windows = 1 + (len(parts) - 1) * min(1.0, 1.6 * step / n)  # that count as independent
         self._tops = np.diff(np.sign(np.diff(self.power, prepend=0)), append=1) < 0
@@ -118,7 +118,7 @@ class Spectra:
         """(W,) Hz: the top of each window's spectrum near a frequency."""
         near = np.flatnonzero(self.near(frequency))
         tops = near[self.power[:, near].argmax(axis=1)]
-        return np.array([peak_frequency(self.frequencies, *pair) for pair in zip(self.power, tops, strict=True)])
+        return np.array([peak_frequency(self.frequencies, self.power[i], int(top)) for i, top in enumerate(tops)])
 
     def amplitude(self, frequency: float) -> float:
         """Of the rhythm at about this frequency, in the waveform's unit; the root mean square over windows."""
