@@ -166,10 +166,11 @@ def _library() -> Finding:
         return Finding(FAILED if built else WARNING, note, advice)
     isa, could = info["isa"], ISAS.get(torch.backends.cpu.get_cpu_capability(), "portable")
     found = f"{note}; instruction set {isa}, {info['threads']} threads"
+    if list(ISAS.values()).index(isa) >= list(ISAS.values()).index(could):
+        return Finding(OK, found)
     asked = os.environ.get("BIGSMALL_KERNELS_ISA")
-    if asked is not None and list(ISAS.values()).index(isa) < list(ISAS.values()).index(could):
-        return Finding(WARNING, f"{found}, of a processor with {could}", f"unset BIGSMALL_KERNELS_ISA, it is {asked!r}")
-    return Finding(OK, found)
+    advice = REINSTALL if asked is None else f"unset BIGSMALL_KERNELS_ISA, it is {asked!r}"
+    return Finding(WARNING, f"{found}, of a processor with {could}", advice)
 
 
 # A small call of each op: of the functions of bigsmall_kernels, and of torch.
