@@ -202,7 +202,7 @@ def _predict(
         for follower in followers.values():
             follower.add(frame)
         tell("measuring", n if frame.index >= last else frame.index + 1, n)
-        if last <= frame.index < n - 1:  # a decoder that comes to the end of its video can be used for the next
+        if frame.index >= last and frame.index != n - 1:  # a decoder read to its end is used again
             break
     for follower in followers.values():
         follower.cut()
