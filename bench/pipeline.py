@@ -94,7 +94,7 @@ def circumstances() -> dict[str, Any]:
 def simulated(folder: Path) -> Path:
     path = folder / "simulated.mp4"
     frames = bigsmall.synthesize(**SIMULATED)
-    with VideoWriter(path, SIMULATED["fps"], codec="libx264", options={"crf": "12"}) as writer:  # no frame like the last
+    with VideoWriter(path, SIMULATED["fps"], codec="libx264", options={"crf": "12"}) as writer:  # no frame is alike
         for rgb in track(frames, "simulating", total=len(frames), transient=True):
             writer.write(rgb)
     return path

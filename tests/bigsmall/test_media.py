@@ -195,7 +195,7 @@ def test_a_cut_file_is_measured_as_far_as_it_goes(media, measure, tmp_path):
     assert m.frames["AU12"].notna().sum() >= len(m.frames) - 3
 
 
-@pytest.mark.parametrize("name", ["film.jpg", "film.txt", "film", "film.avi"])
+@pytest.mark.parametrize("name", ["film.jpg", "film"])
 def test_a_name_decides_nothing(media, measure, tmp_path, name):
     shutil.copy(media / "pyfeat_single_face.mp4", tmp_path / name)
     m = measure(tmp_path / name)
