@@ -289,7 +289,7 @@ def noise(rng: np.random.Generator, n: int, vital: Vital) -> np.ndarray:
 
 
 def fit_confidence(found: list[Example], right: float) -> np.ndarray:
-    """Logistic regression; evidence may only raise the confidence, a rival and flicker only lower it."""
+    """Logistic regression; evidence may only raise the confidence, a rival only lower it."""
     x, weight = np.array([e.features for e in found]), np.array([e.weight for e in found])
     y = np.array([e.error <= right for e in found])
 
@@ -297,7 +297,7 @@ def fit_confidence(found: list[Example], right: float) -> np.ndarray:
         p = np.clip(expit(x @ c), 1e-9, 1 - 1e-9)
         return float(-(weight * np.where(y, np.log(p), np.log1p(-p))).sum() + 0.05 * (c[1:] ** 2).sum())
 
-    bounds = [(None, None), (0, None), (0, None), (0, None), (None, 0), (None, 0)]
+    bounds = [(None, None), (0, None), (0, None), (0, None), (None, 0)]
     return np.asarray(minimize(loss, np.zeros(x.shape[1]), bounds=bounds, method="L-BFGS-B").x)
 
 
@@ -334,7 +334,7 @@ def fit(folder: Path) -> None:
         "on as many pairs of noises.\n"
         '"""\n\n'
         "# Of `Finding.features`: 1; log(1 + evidence) in the first waveform, in the second, in the weaker, of the\n"
-        "# strongest other rhythm; flicker. For two waveforms, and for one alone.\n"
+        "# strongest other rhythm. For two waveforms, and for one alone.\n"
         + block("CONFIDENCE", confidence)
         + "\n# per minute: half an interval is hypot(least, share * standard error)\n"
         + block("INTERVAL", interval)
@@ -533,8 +533,8 @@ def evaluate(folder: Path) -> None:
     }
     parts = ", ".join(f"{part} {n} from seed {first}" for part, (first, n) in PARTS.items())
     what = (
-        f"Simulated videos ({parts}; nothing was fitted on the last two), measured with the default model {weights_id()}. "
-        "Searched in 40-180 bpm and 6-30 breaths/min; respiration in videos of 20 s and more."
+        f"Simulated videos ({parts}; nothing was fitted on the last two), measured with the default model "
+        f"{weights_id()}. Searched in 40-180 bpm and 6-30 breaths/min; respiration in videos of 20 s and more."
     )
     report = {"what": what, "accepted": quality.ACCEPTED, "rates": rates}
     with whole(RESULTS.with_suffix(".json")) as aside:

@@ -1,18 +1,18 @@
 """How evidence becomes confidence and intervals: written by `python bench/trust.py fit`, not by hand."""
 
-# of `Finding.features`: 1; log(1 + evidence) in the first waveform, in the second, in the weaker; of the strongest
-# other rhythm; flicker. For two waveforms, and for one alone.
+# Of `Finding.features`: 1; log(1 + evidence) in the first waveform, in the second, in the weaker, of the
+# strongest other rhythm. For two waveforms, and for one alone.
 CONFIDENCE = {
-    ("heart rate", "both"): (-2.51, 0.36, 0.79, 0.81, -0.53, -3.74),
-    ("heart rate", "alone"): (-3.37, 1.82, 0.0, 0.0, -0.59, -3.71),
-    ("respiration rate", "both"): (-1.75, 0.0, 2.06, 0.13, -0.53, 0.0),
-    ("respiration rate", "alone"): (-1.12, 1.7, 0.0, 0.0, -0.53, 0.0),
+    ("heart rate", "both"): (-4.15, 1.11, 0.93, 0.72, -0.99),
+    ("heart rate", "alone"): (-4.54, 2.35, 0.0, 0.0, -1.18),
+    ("respiration rate", "both"): (-3.96, 0.0, 2.68, 0.79, -0.49),
+    ("respiration rate", "alone"): (-2.57, 2.4, 0.0, 0.0, -1.26),
 }
 
 # per minute: half an interval is hypot(least, share * standard error)
 INTERVAL = {
-    ("heart rate", "both"): (1.5, 1.25),
-    ("heart rate", "alone"): (1.5, 1.25),
-    ("respiration rate", "both"): (0.9, 0.75),
-    ("respiration rate", "alone"): (0.9, 0.75),
+    ("heart rate", "both"): (2.33, 1.75),
+    ("heart rate", "alone"): (2.54, 0.5),
+    ("respiration rate", "both"): (0.83, 1.75),
+    ("respiration rate", "alone"): (0.92, 0.75),
 }

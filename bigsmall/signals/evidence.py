@@ -44,8 +44,8 @@ class Spectra:
 
     Attributes:
         frequencies: (F,) Hz, from 0 to a little beyond the band.
-        power: (W, F), a sinusoid of amplitude a gives a^2 at its frequency.
-        evidence: (W, F).
+        power: (W, F), a sinusoid of amplitude a gives a^2 at its frequency. ratio: (W, F), over the noise there.
+        evidence: (W, F), nats; none on the flanks of something stronger.
     """
 
     def __init__(self, x: Array, fs: float, band: Band) -> None:
@@ -64,9 +64,13 @@ class Spectra:
         self.windows = 1 + (len(parts) - 1) * min(1.0, 1.6 * step / n)  # that count as independent
         self._tops = np.diff(np.sign(np.diff(self.power, prepend=0)), append=1) < 0
         self.searched = (band.low * (1 - MARGIN), band.high * (1 + MARGIN))
-        self.evidence = self._evidence(band, fs)
+        self.ratio, bins = self._noise(band, fs)
+        beside = round(1 / self.seconds / frequencies[1])
+        flank = self.power < 0.4 * maximum_filter1d(self.power, 2 * beside + 1, axis=1)
+        self.evidence = np.where(flank, 0, bins * np.log1p(self.ratio / bins))
 
-    def _evidence(self, band: Band, fs: float) -> Array:
+    def _noise(self, band: Band, fs: float) -> tuple[Array, Array]:
+        """How many times each bin is above the noise, (W, F), and from how many other bins that is known, (W, 1)."""
         f, power = self.frequencies, np.maximum(self.power, np.finfo(float).tiny)
         noise = (f >= band.low) & (f <= min(band.high, 0.48 * fs))
         position, level = np.log(f[noise]), np.log(power[:, noise])
@@ -86,8 +90,7 @@ class Spectra:
         leak = 4 / (np.pi * bins * (bins**2 - 1) + 1e-9) ** 2
         floor = floor + self._peak * np.where(bins > 2, leak, 0) + NOTHING * self._peak.max()
         bins = np.maximum(among.sum(axis=1, keepdims=True) * f[1] * self.seconds / HANN_BINS, 2.0)
-        flank = power < 0.4 * maximum_filter1d(power, 2 * round(1 / self.seconds / f[1]) + 1, axis=1)
-        return np.asarray(np.where(flank, 0, bins * np.log1p(power / floor / bins)))
+        return np.asarray(power / floor), np.asarray(bins)
 
     @property
     def total(self) -> Array:
@@ -114,11 +117,16 @@ class Spectra:
         found = np.where(highest < 30, -np.log(chance), highest - np.log(tries)).mean()
         return float(self.windows * (found - 1 - np.log(found))) if found > 1 else 0.0
 
-    def rates(self, frequency: float) -> Array:
-        """(W,) Hz: the top of each window's spectrum near a frequency."""
+    def mean(self, frequency: float) -> tuple[float, float]:
+        """Hz: the mean over windows of their spectra's tops near a frequency, and its standard error.
+
+        Cramer and Rao's for a line that stands `ratio` above the noise, doubled for the taper; and what windows differ.
+        """
         near = np.flatnonzero(self.near(frequency))
         tops = near[self.power[:, near].argmax(axis=1)]
-        return np.array([peak_frequency(self.frequencies, self.power[i], int(top)) for i, top in enumerate(tops)])
+        rates = [peak_frequency(self.frequencies, self.power[i], int(top)) for i, top in enumerate(tops)]
+        variance = 8 / self.ratio[np.arange(len(tops)), tops].mean() / (2 * np.pi * self.seconds) ** 2 + np.var(rates)
+        return float(np.mean(rates)), float(np.sqrt(variance / self.windows))
 
     def amplitude(self, frequency: float) -> float:
         """Of the rhythm at about this frequency, in the waveform's unit; the root mean square over windows."""
@@ -139,7 +147,7 @@ class Line:
 
     Attributes:
         frequency: Hz, the mean over windows.
-        spread: Hz, the standard error of it: over windows, and between the two waveforms.
+        spread: Hz, its standard error: of windows, over windows, and between the two waveforms.
         first, second: evidence in either waveform; second is 0 without one.
         rival: the most evidence for another rhythm, in both together.
     """
@@ -166,12 +174,10 @@ def find_line(first: Spectra, second: Spectra | None = None) -> Line | None:
     top = float(f[tops[0]])
     both = [spectra for spectra in (first, second) if spectra is not None]
     evidence = [spectra.at(top) for spectra in both]
-    rates = [spectra.rates(top) for spectra in both]
-    means = np.array([rate.mean() for rate in rates])
+    means, errors = np.array([spectra.mean(top) for spectra in both]).T
     weights = np.array(evidence) + 1e-3
     frequency = float(np.average(means, weights=weights))
-    spread = [rate.var() / spectra.windows for rate, spectra in zip(rates, both, strict=True)]
-    variance = np.average(np.array(spread) + (means - frequency) ** 2, weights=weights)
+    variance = np.average(errors**2 + (means - frequency) ** 2, weights=weights)
     # other rhythms: neither this one's neighbours nor its overtones
     reach = 3 / first.seconds
     others = [g for g in f[tops[1:]] if min(abs(g - k * top) for k in (1, 2, 3)) > reach * 0.7]

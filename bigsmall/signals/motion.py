@@ -22,17 +22,21 @@ FAR = 3.0  # pixels: a movement beyond which the profiles are compared with the 
 def shift(profiles: Array, reference: Array) -> tuple[Array, Array]:
     """How far `profiles` (n, columns) have moved from `reference` along axis 0, and how surely: both (columns,).
 
-    The least squares of Lucas and Kanade (1981) in one dimension, twice, free of brightness and contrast. The weight is
+    The least squares of Lucas and Kanade (1981) in one dimension, free of brightness and contrast. The weight is
     the inverse variance of the shift for noise of one level; it is zero where nothing stands out.
     """
-    slope = np.gradient(reference, axis=0)
     basis = reference - reference.mean(axis=0)
     scale = (basis**2).sum(axis=0)
-    slope -= slope.mean(axis=0)
-    slope -= basis * np.divide((slope * basis).sum(axis=0), scale, out=np.zeros_like(scale), where=scale > 0)
+    slope = np.gradient(reference, axis=0)
+    slope -= slope.mean(axis=0) + basis * _ratio((slope * basis).sum(axis=0), scale)
     weight = (slope**2).sum(axis=0)
-    down = -np.divide((slope * (profiles - reference)).sum(axis=0), weight, out=np.zeros_like(weight), where=weight > 0)
-    return down, weight
+    contrast = _ratio((profiles * basis).sum(axis=0), scale)
+    return -_ratio((slope * profiles).sum(axis=0), weight * contrast), weight
+
+
+def _ratio(x: Array, y: Array) -> Array:
+    """x / y, zero where y is."""
+    return np.divide(x, y, out=np.zeros_like(y), where=y != 0)
 
 
 class Breathing:

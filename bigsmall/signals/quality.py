@@ -99,9 +99,9 @@ class Finding:
     alone: tuple[float, ...]  # Hz: where either waveform for itself has the most evidence
 
     def features(self) -> tuple[float, ...]:
-        """What the confidence is made of; the first is 1."""
-        line = self.line
-        return 1.0, *np.log1p([line.first, line.second, min(line.first, line.second), line.rival]), self.flicker
+        """What the confidence is made of; the first is 1. What the light explains is no evidence."""
+        first, second = (evidence * (1 - self.flicker) for evidence in (self.line.first, self.line.second))
+        return 1.0, *np.log1p([first, second, min(first, second), self.line.rival])
 
     def spread(self) -> float:
         """What the interval is made of, besides a constant: the rate's standard error, per minute."""
