@@ -33,6 +33,8 @@ PROGRAM = (
 # one thread for numpy, and few arenas: what the memory limit counts is then pictures
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
 
+START = 60.0  # seconds until a new child says that it is there; apart from the limit, whose clock starts with the order
+
 
 class DecoderLostError(Exception):
     """The child crashed, hung or ran out of its memory; says which."""
@@ -58,6 +60,11 @@ class Decoder:
             raise
         finally:
             theirs.close()
+        try:
+            self._receive(START)
+        except BaseException:
+            self.stop()
+            raise
 
     @property
     def usable(self) -> bool:

@@ -1,10 +1,13 @@
 """The program of the child process that decodes for `bigsmall.video.decoder`. It imports PyAV and numpy, never torch.
 
-It takes orders (JSON) from a connection, one after another, and answers each with a head, frames and an end:
+It says that it is there (an empty object), then takes orders from the connection, one after another, and answers each
+with a head, frames and an end, all JSON:
 
     {"head": {width, height, fps, n_frames, slots}}      after the first picture
     {"frame": number, "time": seconds or null}           its pixels lie in the next of the shared slots, in turn
-    {"end": [notes]}   or   {"error": sentence}
+    {"end": [notes]}                                     the video was read, as far as the notes say
+    {"error": sentence}                                  it is no video
+    {"lost": why}                                        out of memory and the like; the child is not used again
 
 A frame's slot is written again once the parent has said (an empty message) that it has copied it. Where only the head
 is asked for, there are no frames and no slots.
@@ -12,13 +15,16 @@ is asked for, there are no frames and no slots.
 
 from __future__ import annotations
 
+import gc
 import json
+import math
 import mmap
 import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -50,15 +56,29 @@ class Reader:
     def __init__(self, path: str, pixels: int) -> None:
         self._path, self._pixels = path, pixels
         self.notes: list[str] = []
+        self._reformatter = VideoReformatter()
+        self._size: tuple[int, int] | None = None  # of the last picture
+        self._first, self._turns = (0, 0), 0
         try:
             # Only plain files: a playlist must not make the decoder open an address.
-            self._container = av.open(path, options={"protocol_whitelist": "file"})
+            self._container = av.open(path, options={"protocol_whitelist": "file"}, metadata_errors="replace")
         except (av.FFmpegError, OSError, ValueError) as error:
             raise UnreadableError(f"{path} cannot be read as a video: {reason(error)}") from error
-        self._stream = self._main_stream()
+        self._stream: Any = None
+        try:
+            self._stream = self._main_stream()
+        except UnreadableError:
+            self.close()
+            raise
         rates = (self._stream.average_rate, self._stream.guessed_rate)
         self.fps = next((float(rate) for rate in rates if rate and 0.01 <= rate <= 1000), 25.0)
         self.n_frames = self._announced()
+
+    def close(self) -> None:
+        """Free the decoder with its threads, which sit in reference cycles."""
+        self._container.close()
+        del self._container, self._stream
+        gc.collect()
 
     def _main_stream(self) -> Any:
         moving = [s for s in self._container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
@@ -101,29 +121,43 @@ class Reader:
             return None
         return f"the file announces {end:.2f} s and could be read until {until:.2f} s ({count} frames)"
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[tuple[np.ndarray, float | None] | None]:
         damaged = index = 0
         until: float | None = None
-        size: tuple[int, int] | None = None
         for picture in self._pictures():
-            if picture is None or picture.is_corrupt:
+            rgb = None if picture is None else self._rgb(picture, index)
+            if rgb is None:
                 damaged += 1
                 yield None
                 continue
-            if size is None:
-                size = picture.width, picture.height
-                self._look(picture)
-            elif size != (picture.width, picture.height):
-                size = picture.width, picture.height
-                self.notes.append(f"from frame {index} on the picture is {size[0]}x{size[1]}, scaled to the first size")
-            yield picture
+            yield rgb, picture.time
             index, until = index + 1, picture.time
         if damaged:
             self.notes.append(f"{damaged} damaged frames were left out")
         missing = self._missing(index, until)
         if missing:
             self.notes.append(missing)
-        self._container.close()
+
+    def _rgb(self, picture: Any, index: int) -> np.ndarray | None:
+        """(H, W, 3) uint8 without a copy, as large as the first picture and turned like it; None for a damaged one."""
+        size = picture.width, picture.height
+        if picture.is_corrupt:
+            return None
+        if not self._size:
+            self._look(picture)
+            self._size, self._first, self._turns = size, size, round(picture.rotation / 90) % 4
+        elif size != self._size:
+            self._size = size
+            self.notes.append(f"from frame {index} on the picture is {size[0]}x{size[1]}, scaled to the first size")
+        width, height = self._first
+        try:
+            plane: Any = self._reformatter.reformat(picture, width, height, "rgb24").planes[0]
+        except MemoryError:
+            raise
+        except (av.FFmpegError, OSError, ValueError):
+            return None
+        rows = np.frombuffer(plane, np.uint8, height * plane.line_size).reshape(height, plane.line_size)
+        return np.rot90(rows[:, : 3 * width].reshape(height, width, 3), self._turns)
 
     def _pictures(self) -> Iterator[Any]:
         packets = self._container.demux(self._stream)
@@ -156,28 +190,11 @@ class Reader:
             self.notes.append(f"the video is HDR ({curve}); its colours were taken as they are, without tone mapping")
 
 
-class Painter:
-    """Pictures as RGB of one size: the first one's, after its rotation."""
-
-    def __init__(self, first: Any) -> None:
-        self._reformatter, self._size = VideoReformatter(), (first.width, first.height)
-        self._turns = round(first.rotation / 90) % 4
-        width, height = self._size
-        self.shape = (width, height, 3) if self._turns % 2 else (height, width, 3)
-
-    def __call__(self, picture: Any, target: np.ndarray) -> None:
-        """Write `picture` to `target`, of this `shape`."""
-        width, height = self._size
-        plane: Any = self._reformatter.reformat(picture, width, height, "rgb24").planes[0]
-        rows = np.frombuffer(plane, np.uint8, height * plane.line_size).reshape(height, plane.line_size)
-        np.copyto(target, np.rot90(rows[:, : 3 * width].reshape(height, width, 3), self._turns))
-
-
 class Slots:
     """The shared memory: a ring of frames. A slot is free again once the parent has said so."""
 
-    def __init__(self, connection: Connection, memory: int, shape: tuple[int, int, int]) -> None:
-        size = shape[0] * shape[1] * shape[2]
+    def __init__(self, connection: Connection, memory: int, shape: tuple[int, ...]) -> None:
+        size = math.prod(shape)
         self.count = min(8, max(2, LOOK_AHEAD // size))
         os.ftruncate(memory, self.count * size)
         self._ring = np.frombuffer(mmap.mmap(memory, self.count * size), np.uint8).reshape(self.count, *shape)
@@ -206,7 +223,7 @@ class Job:
     def __init__(self, connection: Connection, memory: int, order: dict[str, Any]) -> None:
         self._connection, self._memory, self._order = connection, memory, order
         self._slots: Slots | None = None
-        self._painter: Painter | None = None
+        self._shape: tuple[int, ...] | None = None
 
     def say(self, **message: Any) -> None:
         self._connection.send_bytes(json.dumps(message).encode())
@@ -219,55 +236,56 @@ class Job:
             last = {"error": str(error)}
         except MemoryError:
             last = {"lost": f"more than {self._order['memory'] / 2**20:.0f} MiB of memory would be needed"}
+        except Exception as error:  # whatever else PyAV stumbles over
+            last = {"lost": reason(error)}
         if self._slots:
             self._slots.finish()
         self.say(**last)
 
     def _video(self) -> list[str]:
         path = self._order["paths"][0]
-        reader = Reader(path, self._order["pixels"])
-        for number, picture in enumerate(reader):
-            if picture is not None:
-                self._send(picture, number, reader.fps, reader.n_frames)
-                if self._order["head"]:
-                    return []
-        if self._painter is None:
+        with closing(Reader(path, self._order["pixels"])) as reader:
+            for number, picture in enumerate(reader):
+                if picture is not None:
+                    self._send(*picture, number, reader.fps, reader.n_frames)
+                    if self._order["head"]:
+                        return []
+        if self._shape is None:
             why = "; ".join(reader.notes) or "its video stream is empty"
             raise UnreadableError(f"{path} holds no frame that can be decoded ({why})")
         return reader.notes
 
     def _images(self) -> list[str]:
-        lost = []
-        for number, path in enumerate(self._order["paths"]):
-            try:
-                picture = next((p for p in Reader(path, self._order["pixels"]) if p is not None), None)
-            except UnreadableError:
-                picture = None
+        lost, paths = [], self._order["paths"]
+        for number, path in enumerate(paths):
+            picture = None
+            with suppress(UnreadableError), closing(Reader(path, self._order["pixels"])) as reader:
+                picture = next((p for p in reader if p is not None), None)
             if picture is None:
                 lost.append(Path(path).name)
                 continue
-            painter = Painter(picture)
-            if self._painter and painter.shape != self._painter.shape:
-                (height, width, _), (h, w, _) = self._painter.shape, painter.shape
+            shape = picture[0].shape
+            if self._shape and shape != self._shape:
+                (height, width, _), (h, w, _) = self._shape, shape
                 raise UnreadableError(f"{path} is {w}x{h}, expected {width}x{height} as the first image")
-            self._send(picture, number, None, len(self._order["paths"]))
+            self._send(*picture, number, None, len(paths))
             if self._order["head"]:
                 return []
-        if self._painter is None:
-            raise UnreadableError(f"{Path(self._order['paths'][0]).parent} holds no image that can be decoded")
+        if self._shape is None:
+            raise UnreadableError(f"{Path(paths[0]).parent} holds no image that can be decoded")
         return [f"{len(lost)} images could not be read and were left out, first {lost[0]}"] if lost else []
 
-    def _send(self, picture: Any, number: int, fps: float | None, n_frames: int | None) -> None:
-        if self._painter is None:
-            self._painter = Painter(picture)
-            height, width, _ = self._painter.shape
+    def _send(self, rgb: np.ndarray, time: float | None, number: int, fps: float | None, n_frames: int | None) -> None:
+        if self._shape is None:
+            self._shape = rgb.shape
             if not self._order["head"]:
-                self._slots = Slots(self._connection, self._memory, self._painter.shape)
+                self._slots = Slots(self._connection, self._memory, rgb.shape)
             slots = self._slots.count if self._slots else 0
+            height, width, _ = rgb.shape
             self.say(head={"width": width, "height": height, "fps": fps, "n_frames": n_frames, "slots": slots})
         if self._slots:
-            self._painter(picture, self._slots.next())
-            self.say(frame=number, time=picture.time)
+            np.copyto(self._slots.next(), rgb)
+            self.say(frame=number, time=time)
 
 
 def _limit_memory(size: int) -> None:
@@ -287,8 +305,10 @@ def main(connection: int, memory: int, parent: int) -> None:
     """Take orders until the connection closes. Arguments: two file descriptors and the parent's process number."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+    gc.freeze()  # what is loaded by now stays: collecting afterwards takes no time
     orders = Connection(connection)
     try:
+        orders.send_bytes(b"{}")
         while True:
             Job(orders, memory, json.loads(orders.recv_bytes())).run()
     except (EOFError, OSError):

@@ -113,19 +113,19 @@ def test_a_crash_at_the_first_frame_is_one_sentence(clip):
 
 
 def test_a_hang_is_ended(clip):
-    video = open_video(clip, limits=Limits(seconds=0.5))
+    video = open_video(clip, limits=Limits(seconds=1))
     count = 0
     for frame in video:
         if frame.index == 5:
             os.kill(children()[0], signal.SIGSTOP)
         count += 1
     assert 6 <= count < N
-    assert "the decoder gave no frame for 0.5 s" in (video.note or "")
+    assert "the decoder gave no frame for 1 s" in (video.note or "")
     assert children() == []
     open_video(clip)
     os.kill(children()[0], signal.SIGSTOP)
-    with pytest.raises(VideoError, match=r"the decoder gave no frame for 0.5 s"):
-        open_video(clip, limits=Limits(seconds=0.5))
+    with pytest.raises(VideoError, match=r"the decoder gave no frame for 1 s"):
+        open_video(clip, limits=Limits(seconds=1))
     assert children() == []
 
 
@@ -251,16 +251,16 @@ def long(tmp_path_factory) -> Path:
     rng = np.random.default_rng(0)
     with VideoWriter(path, 30, codec="libx264", options={"preset": "ultrafast"}) as writer:
         frames = rng.integers(0, 256, (50, 48, 64, 3), dtype=np.uint8)
-        for i in range(12_000):
+        for i in range(8_000):
             writer.write(frames[i % 50])
     return path
 
 
 @pytest.mark.parametrize("kind", ["file", "capture"])
 def test_memory_does_not_grow_with_the_length(long, kind):
-    video = open_video(long) if kind == "file" else open_video(Camera(12_000), fps=30)
+    video = open_video(long) if kind == "file" else open_video(Camera(8_000), fps=30)
     after: dict[int, int] = {}
     for frame in video:
-        if frame.index in (2000, 11_900):
+        if frame.index in (2000, 7_900):
             after[frame.index] = resident("self") + sum(map(resident, children()))
-    assert after[11_900] - after[2000] < 8 * 2**20  # the frames between them are 91 MB
+    assert after[7_900] - after[2000] < 8 * 2**20  # the frames between them are 54 MB

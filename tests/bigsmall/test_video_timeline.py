@@ -184,6 +184,16 @@ def test_a_cover_picture_is_not_the_video(tmp_path):
     assert (video.width, video.height, len(list(video))) == (48, 32, 5)
 
 
+def test_a_title_in_another_alphabet_is_no_obstacle(tmp_path):
+    path = packets(tmp_path / "a.avi", noise(5), "mjpeg", [i / 25 for i in range(5)])
+    data = path.read_bytes()
+    at = data.index(b"Lavf")  # the writing program's name, of which any title could stand in place
+    path.write_bytes(data[:at] + "Видео"[:4].encode("cp1251") + data[at + 4 :])
+    with pytest.raises(UnicodeDecodeError):
+        av.open(str(path))
+    assert len(list(open_video(path))) == 5
+
+
 def test_music_with_a_cover_picture_is_no_video(tmp_path):
     path = tmp_path / "a.m4a"
     with av.open(str(path), "w", format="mp4") as container:
