@@ -24,7 +24,8 @@ from bigsmall.weights import Predictor
 MAX_GAP = 1.0  # s: a face away for less does not end a stretch; the waveforms are bridged
 LEAST_STRETCH = 2.0  # s: shorter waveforms are not drawn
 STEPS = {HEART_RATE: 1.0, RESPIRATION_RATE: 5.0}  # s between two windows
-SECONDS = {"pulse": "pos", "respiration": "chest"}  # the independent signal beside each of the networks'
+# The independent signal beside each of the networks', and beside the green channel, which shows all that light does.
+SECONDS = {"pulse": "pos", "respiration": "chest", "green": "pos"}
 COLOURS = {"pos": unsupervised.pos_raw, "chrom": unsupervised.chrom, "green": unsupervised.green}
 
 

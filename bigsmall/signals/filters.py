@@ -65,8 +65,9 @@ def bandpass(x: ArrayLike, fs: float, low: float, high: float, order: int = 1) -
     if not 0 < low < high < fs / 2:
         raise ValueError(f"low, high: expected 0 < low < high < fs/2 = {fs / 2:g} Hz, got {low:g} and {high:g}")
     b, a = butter(order, (2 * low / fs, 2 * high / fs), "bandpass")
-    signal = as_signal(x, minimum=3 * len(b) + 1)
-    return _above_rounding(filtfilt(b, a, signal, axis=0), signal)
+    signal = as_signal(x, minimum=len(b) + 1)
+    padding = min(3 * len(b), len(signal) - 1)  # scipy's, or what a short signal allows
+    return _above_rounding(filtfilt(b, a, signal, axis=0, padlen=padding), signal)
 
 
 def _above_rounding(y: Array, x: Array) -> Array:
