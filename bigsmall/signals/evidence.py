@@ -24,6 +24,8 @@ HANN_BINS = 1.5  # the noise bandwidth of a Hann window, in units of one over th
 PAD = 8  # zero-padding of a window, so that a spectrum's top is found between its bins
 LINE = 1.5  # logarithm above the noise beyond which a bin is not taken for noise
 BELOW = 0.7  # how far the mean logarithm of exponential noise, cut off at LINE, lies below the logarithm of its mean
+OVERTONE = 0.35  # the least strength, beside its overtone, of a rhythm that is weaker than that
+SIGNIFICANT = 3.0  # nats: noise does that once in twenty times
 NOTHING = 1e-9  # of the strongest power: what is so much weaker than something else is not looked at
 WANDER = 0.05  # a rhythm varies by so much of its frequency from window to window
 MARGIN = 0.03  # a band is searched a little beyond its ends, so that these can be measured themselves
@@ -171,15 +173,27 @@ def find_line(first: Spectra, second: Spectra | None = None) -> Line | None:
     if not len(tops):
         return None
     tops = tops[np.argsort(-total[tops])][:8]
-    top = float(f[tops[0]])
     both = [spectra for spectra in (first, second) if spectra is not None]
+    top = _fundamental(float(f[tops[0]]), both)
     evidence = [spectra.at(top) for spectra in both]
     means, errors = np.array([spectra.mean(top) for spectra in both]).T
     weights = np.array(evidence) + 1e-3
     frequency = float(np.average(means, weights=weights))
     variance = np.average(errors**2 + (means - frequency) ** 2, weights=weights)
     # other rhythms: neither this one's neighbours nor its overtones
-    reach = 3 / first.seconds
-    others = [g for g in f[tops[1:]] if min(abs(g - k * top) for k in (1, 2, 3)) > reach * 0.7]
+    others = [g for g in f[tops] if min(abs(g - k * top) for k in (1, 2, 3)) > 2 / first.seconds]
     rival = max((sum(spectra.at(float(g)) for spectra in both) for g in others), default=0.0)
     return Line(frequency, float(np.sqrt(variance)), evidence[0], evidence[1] if second else 0.0, rival)
+
+
+def _fundamental(frequency: float, both: list[Spectra]) -> float:
+    """Half of `frequency`, where that is a rhythm too in every waveform: the pulse has a second wave (dicrotic)."""
+    half = frequency / 2
+    if half < both[0].searched[0]:
+        return frequency
+    for spectra in both:
+        apart = abs(2 * spectra.mean(half)[0] - spectra.mean(frequency)[0])
+        strong = spectra.amplitude(half) >= OVERTONE * spectra.amplitude(frequency)
+        if not strong or apart > 0.5 / spectra.seconds or spectra.at(half) < SIGNIFICANT:
+            return frequency
+    return half

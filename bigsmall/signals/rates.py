@@ -75,7 +75,7 @@ def rate_peaks(x: ArrayLike, fs: float) -> float:
 def rate_beats(x: ArrayLike, fs: float, low: float, high: float) -> float | None:
     """60 over the median distance (s) between the high peaks of `x` (T,), band-passed from `low` to `high` Hz.
 
-    None where it cannot be told: fewer than three peaks, or distances of which half are no nearer than a quarter of it.
+    None where it cannot be told: fewer than three peaks, or half of the distances further from it than a sixth of it.
     """
     wave = bandpass(x, fs, low, min(high, 0.45 * fs), order=2)
     peaks, _ = find_peaks(wave, distance=max(1, 0.5 * fs / high), prominence=wave.std())
@@ -83,4 +83,4 @@ def rate_beats(x: ArrayLike, fs: float, low: float, high: float) -> float | None
     if len(apart) < 2:
         return None
     middle = float(np.median(apart))
-    return 60 / middle if np.median(np.abs(apart - middle)) <= 0.25 * middle else None
+    return 60 / middle if np.median(np.abs(apart - middle)) <= middle / 6 else None

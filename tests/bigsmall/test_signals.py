@@ -14,6 +14,7 @@ from bigsmall.signals.filters import (
 )
 from bigsmall.signals.unsupervised import chrom, green, pos, pseudo_label
 
+T20, T40 = np.arange(600) / 30, np.arange(400) / 10
 PULSES = ("c0", "c1", "c2", "c3")
 BREATHS = ("r0", "r1")
 TOOLBOX, BIGSMALL, BREATH, BREATH_PEAKS = (0.6, 3.3), (0.75, 2.5), (0.13, 0.5), (0.08, 0.5)  # Hz, FACTS 6
@@ -314,6 +315,43 @@ def _all_true(results: list[tuple[Rate, float]], at_least, error):
     assert np.mean(inside) >= 0.9  # intervals of 95 %
 
 
+@pytest.mark.parametrize("bpm", [40, 41, 88, 120, 179, 180])
+def test_the_whole_band_is_measured_and_nothing_is_halved_or_doubled(bpm):
+    """With a second wave as strong as the first, as long as it is no stronger; beside white and pink noise."""
+    rng, fs = np.random.default_rng(bpm), 20
+    t = np.arange(20 * fs) / fs
+    for overtone in (0.0, 0.3, 0.6, 0.9):
+        phase = 2 * np.pi * bpm / 60 * t + rng.uniform(0, 6)
+        wave = np.sin(phase) + overtone * np.sin(2 * phase + rng.uniform(0, 6))
+        first, second = (wave + 0.3 * (rng.normal(size=t.size) + coloured(rng, t.size, 1)) for _ in range(2))
+        rate = assess(detrend(first), fs, HEART_RATE, detrend(second))
+        assert rate.value == pytest.approx(bpm, abs=1)
+
+
+@pytest.mark.parametrize("per_minute", [6, 30])
+def test_the_whole_band_of_breaths_is_measured(per_minute):
+    rng = np.random.default_rng(per_minute)
+    first, second = (np.sin(2 * np.pi * per_minute / 60 * T40) + 0.2 * rng.normal(size=T40.size) for _ in range(2))
+    assert assess(first, 10, RESPIRATION_RATE, second).value == pytest.approx(per_minute, abs=0.5)
+
+
+@pytest.mark.parametrize("bpm", [30, 33, 190, 220])
+def test_what_beats_outside_the_band_is_not_given_within(bpm):
+    rng = np.random.default_rng(bpm)
+    first, second = (np.sin(2 * np.pi * bpm / 60 * T40) + 0.1 * rng.normal(size=T40.size) for _ in range(2))
+    assert assess(first, 10, HEART_RATE, second).value is None
+
+
+def test_the_rate_by_peaks_and_the_signal_to_noise_ratio_come_with_it():
+    rng = np.random.default_rng(0)
+    wave = np.sin(2 * np.pi * 1.3 * T20)
+    clean = assess(wave + 0.02 * rng.normal(size=600), 30, HEART_RATE)
+    noisy = assess(wave + 0.7 * rng.normal(size=600), 30, HEART_RATE)
+    assert clean.by_peaks == pytest.approx(78, abs=1)
+    assert clean.snr > noisy.snr > 0
+    assert assess(rng.normal(size=600), 30, HEART_RATE).by_peaks is None
+
+
 def test_confidence_falls_and_the_interval_grows_with_noise():
     rates = []
     for noise in (0.1, 0.4, 0.7):
@@ -344,7 +382,6 @@ def test_an_interval_reaches_to_the_agreeing_second_signal():
     assert rate.interval[1] >= 75
 
 
-T20 = np.arange(600) / 30
 SMOOTH = {
     "nothing": 0 * T20,
     "constant": 0 * T20 + 117.3,
