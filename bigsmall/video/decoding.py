@@ -57,8 +57,8 @@ class Reader:
         self._path, self._pixels = path, pixels
         self.notes: list[str] = []
         self._reformatter = VideoReformatter()
-        self._size: tuple[int, int] | None = None  # of the last picture
-        self._first, self._turns = (0, 0), 0
+        self._size: tuple[int, int] | None = None  # of the first picture
+        self._turns, self._changed = 0, False
         try:
             # Only plain files: a playlist must not make the decoder open an address.
             self._container = av.open(path, options={"protocol_whitelist": "file"}, metadata_errors="replace")
@@ -145,11 +145,11 @@ class Reader:
             return None
         if not self._size:
             self._look(picture)
-            self._size, self._first, self._turns = size, size, round(picture.rotation / 90) % 4
-        elif size != self._size:
-            self._size = size
+            self._size, self._turns = size, round(picture.rotation / 90) % 4
+        elif size != self._size and not self._changed:
+            self._changed = True
             self.notes.append(f"from frame {index} on the picture is {size[0]}x{size[1]}, scaled to the first size")
-        width, height = self._first
+        width, height = self._size
         try:
             plane: Any = self._reformatter.reformat(picture, width, height, "rgb24").planes[0]
         except MemoryError:
@@ -185,8 +185,8 @@ class Reader:
         self._check_size(picture.width, picture.height)
         if picture.interlaced_frame:
             self.notes.append("the video is interlaced, and its fields were left woven together")
-        if int(picture.color_trc or 0) in TRANSFERS:
-            curve = TRANSFERS[int(picture.color_trc)]
+        curve = TRANSFERS.get(int(self._stream.codec_context.color_trc or 0))
+        if curve:
             self.notes.append(f"the video is HDR ({curve}); its colours were taken as they are, without tone mapping")
 
 
@@ -291,7 +291,8 @@ class Job:
 def _limit_memory(size: int) -> None:
     import resource
 
-    resource.setrlimit(resource.RLIMIT_DATA, (size, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+    most = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    resource.setrlimit(resource.RLIMIT_DATA, (size if most == resource.RLIM_INFINITY else min(size, most), most))
 
 
 def _leave_with(parent: int) -> None:

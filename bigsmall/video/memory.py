@@ -67,7 +67,7 @@ class Capture(Video):
         if self._clock is not None:
             return self._clock(index)
         position = float(self._capture.get(0)) / 1000 if hasattr(self._capture, "get") else 0.0  # CAP_PROP_POS_MSEC
-        if position <= 0 and index:
+        if not position > 0 and index:
             position = time.monotonic() - self._start
         return max(position, self._times[-1] + 1e-6) if self._times else position
 

@@ -1,10 +1,13 @@
 """bigsmall.video: what goes in comes out, with its own timestamps; what is no video is one clear sentence."""
 
 import struct
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
+from av.video.reformatter import VideoReformatter
 
 from bigsmall.video import Frame, VideoError, VideoWriter, open_video
 
@@ -116,7 +119,64 @@ def test_a_file_cut_short_is_read_as_far_as_it_goes_and_says_so(tmp_path):
     video = open_video(path)
     frames = list(video)
     assert 5 <= len(frames) < 30
-    assert video.note
+    until = frames[-1].timestamp
+    assert video.note == f"the file announces 1.20 s and could be read until {until:.2f} s ({len(frames)} frames)"
+
+
+def coloured(path: Path, pixels: str, matrix: int, full: bool, transfer: int) -> tuple[Path, np.ndarray]:
+    """A file whose pixels are stored in another way, and what they show."""
+    rgb = smooth(1)[0]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "2"})
+        stream.height, stream.width, stream.pix_fmt = *rgb.shape[:2], pixels
+        codec = stream.codec_context
+        codec.colorspace, codec.color_range, codec.color_trc = matrix, 2 if full else 1, transfer
+        for i in range(3):
+            plain = av.VideoFrame.from_ndarray(rgb, "rgb24")
+            frame = VideoReformatter().reformat(
+                plain, format=pixels, dst_colorspace=matrix, dst_color_range=codec.color_range
+            )
+            frame.pts, frame.time_base = i, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path, rgb
+
+
+@pytest.mark.parametrize(
+    ("pixels", "matrix", "full", "transfer", "says"),
+    [
+        pytest.param("yuv420p", 5, False, 6, "", id="SD"),
+        pytest.param("yuv420p", 1, False, 1, "", id="HD"),
+        pytest.param("yuv420p", 1, True, 1, "", id="a phone's full range"),
+        pytest.param("yuv422p", 1, False, 1, "", id="4:2:2"),
+        pytest.param("yuv444p10le", 9, False, 16, "HDR (PQ)", id="10 bits, PQ"),
+        pytest.param("yuv420p10le", 9, False, 18, "HDR (HLG)", id="10 bits, HLG"),
+    ],
+)
+def test_colours_are_right_however_they_are_stored(tmp_path, pixels, matrix, full, transfer, says):
+    path, rgb = coloured(tmp_path / "a.mkv", pixels, matrix, full, transfer)
+    video = open_video(path)
+    for frame in video:
+        assert np.abs(frame.rgb.astype(int) - rgb).mean() < 2.5  # of another matrix or range: 3 to 7
+    assert says in (video.note or "")
+
+
+@pytest.mark.parametrize(("pixels", "channels"), [("gray", 1), ("rgba", 4), ("gray16be", 1), ("rgba64be", 4)])
+def test_grey_alpha_and_16_bits(tmp_path, pixels, channels):
+    rgb = smooth(1)[0]
+    if channels == 1:
+        rgb = np.repeat(rgb[..., :1], 3, -1)
+    frame = av.VideoFrame.from_ndarray(rgb, "rgb24").reformat(format=pixels)
+    with av.open(str(tmp_path / "a.png"), "w", format="image2") as container:
+        stream = container.add_stream("png", rate=25)
+        stream.height, stream.width, stream.pix_fmt = *rgb.shape[:2], pixels
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert np.abs(pixels_of_first(tmp_path / "a.png").astype(int) - rgb).max() <= 1
+
+
+def pixels_of_first(path: Path) -> np.ndarray:
+    return next(iter(open_video(path))).rgb
 
 
 def test_damage_in_the_middle_costs_only_the_damaged_frames(tmp_path):
