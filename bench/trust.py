@@ -1,11 +1,12 @@
 """How far the rates can be trusted: calibrated on simulated videos, shown on fresh ones.
 
-    python bench/trust.py render FOLDER      # simulates the videos; in parallel, resumes
-    python bench/trust.py measure FOLDER     # measures them with `bigsmall.measure`, likewise
+    python bench/trust.py render FOLDER      # simulates the videos (20 GB), so that other weights need no new ones
+    python bench/trust.py measure FOLDER     # `bigsmall.measure` of each, rendered or to be rendered; keeps waveforms
     python bench/trust.py fit FOLDER         # bigsmall/signals/calibration.py from the first part
     python bench/trust.py evaluate FOLDER    # bench/results/trust.{json,md,png} from the other parts
+    python bench/trust.py negatives FOLDER   # only the 200 negative controls; fails if one is given a heart rate
 
-FOLDER keeps the rendered videos (some gigabytes) and, for each set of weights, what was measured in them.
+The first two run in parallel and resume; `render` may be left out.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
@@ -141,9 +142,10 @@ def render_one(job: Job) -> None:
 
 def measure_one(job: Job) -> None:
     """Keeps the waveforms, the conditions and the truth; the rates are read from them when needed."""
-    if not job.video.exists():
-        render_one(job)
-    frames, truth = np.load(job.video, mmap_mode="r"), np.load(job.video.with_suffix(".npz"))
+    if job.video.exists():
+        frames, truth = np.load(job.video), dict(np.load(job.video.with_suffix(".npz")))
+    else:
+        frames, truth = render(job.spec)
     found = bigsmall.measure(frames, timestamps=truth["times"], weights=_predictor(), crop=job.spec["crop"])
     kept: dict[str, Any] = {f"truth_{name}": value for name, value in truth.items()}
     for name, trace in found.traces.items():
@@ -170,7 +172,6 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
-    os.nice(5)
 
 
 def jobs(folder: Path, *parts: str) -> list[Job]:
@@ -198,9 +199,13 @@ def render_all(folder: Path, workers: int = os.cpu_count() or 1) -> None:
 
 @app.command("measure")
 def measure_all(folder: Path, workers: int = os.cpu_count() or 1) -> None:
-    todo = [job for job in jobs(folder, *PARTS) if not job.measured.exists()]
-    for path in ("videos", todo[0].measured.parent.name if todo else "videos"):
-        (folder / path).mkdir(parents=True, exist_ok=True)
+    measure_parts(folder, workers, *PARTS)
+
+
+def measure_parts(folder: Path, workers: int, *parts: str) -> None:
+    todo = [job for job in jobs(folder, *parts) if not job.measured.exists()]
+    for job in todo[:1]:
+        job.measured.parent.mkdir(parents=True, exist_ok=True)
     work(todo, measure_one, workers, "measuring")
 
 
@@ -216,8 +221,10 @@ class Measured:
 
     @property
     def conditions(self) -> Conditions | None:
-        found = {key.removeprefix("condition_"): value for key, value in self.arrays.items() if "condition_" in key}
-        return Conditions(**{k: v if v.ndim else float(v) for k, v in found.items()}) if found else None
+        if "condition_fs" not in self.arrays:
+            return None
+        found = {field.name: self.arrays[f"condition_{field.name}"] for field in fields(Conditions)}
+        return Conditions(**{name: value if value.ndim else float(value) for name, value in found.items()})
 
     @property
     def fs(self) -> float:
@@ -543,6 +550,17 @@ def evaluate(folder: Path) -> None:
         aside.write_text(table(report))
     picture(report, RESULTS.with_suffix(".png"))
     print(table(report))
+
+
+@app.command("negatives")
+def check_negatives(folder: Path, workers: int = os.cpu_count() or 1) -> None:
+    measure_parts(folder, workers, "negatives")
+    found = results(folder, "negatives", "heart_rate")
+    wrong = [result for result in found if result.given]
+    for result in wrong:
+        print(f"{result.spec['kind']}, seed {result.spec['options']['seed']}: {result.rate}")
+    print(f"{len(wrong)} of {len(found)} videos without a pulse were given a heart rate")
+    raise typer.Exit(bool(wrong))
 
 
 if __name__ == "__main__":

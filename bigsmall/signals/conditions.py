@@ -77,8 +77,8 @@ class Conditions:
         width: of the face, pixels. clipped, dark: shares of its pixels. still: share of its pixels that do not change
             from frame to frame; a sensor's noise changes nearly all, compression leaves them.
         motion: root mean square speed of the face, face widths a second.
-        fs: Hz, of the traces, which are evenly sampled: `place` (T, 2), where the face is, right and down, face widths;
-            `face` and `beside` (T,), the light of the face and of the picture beside it, each over its own mean.
+        fs: Hz, of the traces, which are evenly sampled: `face` and `beside` (T,), the light of the face and of the
+            picture beside it, each over its own mean.
     """
 
     width: float
@@ -87,7 +87,6 @@ class Conditions:
     still: float
     motion: float
     fs: float
-    place: Array
     face: Array
     beside: Array
 
@@ -103,9 +102,7 @@ class Conditions:
             raise ValueError(f"timestamps: expected one for each of {len(looks)} looks, 2 or more, got {times.shape}")
         table = np.array(looks, dtype=np.float64)
         column = dict(zip(Look._fields, table.T, strict=True))
-        moves = np.nan_to_num(table[:, [Look._fields.index("right"), Look._fields.index("down")]])
-        moves[0] = 0
-        speed = np.hypot(*moves[1:].T) / np.diff(times)
+        speed = np.nan_to_num(np.hypot(column["right"], column["down"])[1:]) / np.diff(times)
         still = column["still"]
         still = still[still < 1] if (still < 1).any() else still  # a repeated picture says nothing of the others
         fs = (len(times) - 1) / (times[-1] - times[0])
@@ -116,7 +113,6 @@ class Conditions:
             still=_median(still),
             motion=float(np.sqrt(np.mean(speed**2))),
             fs=fs,
-            place=resample(np.cumsum(moves, axis=0), times, fs),
             face=_even(column["level"], times, fs),
             beside=_even(column["beside"], times, fs),
         )
@@ -126,11 +122,6 @@ class Conditions:
         beside, face = Spectra(self.beside, self.fs, band), Spectra(self.face, self.fs, band)
         share = beside.amplitude(frequency) / max(face.amplitude(frequency), 1e-9)
         return min(share, 1.0) * _surely(beside.at(frequency))
-
-    def sway(self, frequency: float, band: Band) -> float:
-        """How far (face widths) the face moves to and fro at `frequency` (Hz); 0 where no more than at others."""
-        spectra = [Spectra(place, self.fs, band) for place in self.place.T]
-        return max(line.amplitude(frequency) * _surely(line.at(frequency)) for line in spectra)
 
     def reason(self) -> str | None:
         """The condition that stands most in the way of a measurement, in words; None where none does."""
