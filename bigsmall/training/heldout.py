@@ -2,68 +2,123 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import torch
 
+from ..files import whole
 from ..measure import measure
-from ..results import AU_THRESHOLD, Reading
-from ..synthesis import AUS, synthesize
-from ..weights import Predictor
+from ..results import AU_THRESHOLD, Measurement, Reading
+from ..synthesis import AUS, NEGATIVES, Simulation
+from . import videos
+
+Row = dict[str, Any]
+RATES = ("heart_rate", "pos", "chrom", "respiration_rate")
+COUNTS = ("found", "shown", "both")  # frames
 
 
-def evaluate(predictor: Predictor, test: dict[str, Any], told: Callable[[str], None]) -> dict[str, Any]:
-    """Measure the videos that `test` describes: `common` options of `synthesize`; `videos`, `no_pulse`: more for each.
+def evaluate(weights: Path, test: videos.Config, folder: Path, workers: int) -> Iterator[tuple[int, int]]:
+    """Measure what `test` describes and `folder` holds no row of, in `workers` processes; yields rows there, in all.
 
-    Returns:
-        per video the rates, true and measured (None: refused), by the model and by POS; mean absolute errors per minute
-        of what was not refused; F1 of the AUs over all frames (None where an AU never shows); how many of the videos
-        without a pulse were refused.
+    `test` has the ranges that `videos.simulation` draws from, how many `videos`, and how many `negatives` of each kind,
+    videos without a pulse, compressed alike. A row that was made for another `test` counts as none.
     """
-    rows, found, shown = [], [], []
-    for options in test["videos"] + test["no_pulse"]:
-        video = synthesize(**_options(test["common"] | options))
-        result = measure(np.stack(list(video)), weights=predictor, fps=video.fps)
-        row = {
-            "seed": options["seed"],
-            "heart_rate": _pair(options["heart_rate"], result.heart_rate),
-            "pos_heart_rate": _pair(options["heart_rate"], result.unsupervised["pos"]),
+    folder.mkdir(parents=True, exist_ok=True)
+    kinds: list[str | None] = [None] * test["videos"] + [kind for kind in NEGATIVES for _ in range(test["negatives"])]
+    jobs = [(weights, test, index, kind, folder / f"{index:05d}.json") for index, kind in enumerate(kinds)]
+    missing = [job for job in jobs if not job[-1].exists() or json.loads(job[-1].read_text())["test"] != test]
+    yield len(jobs) - len(missing), len(jobs)
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for done, job in enumerate([pool.submit(_keep, *job) for job in missing], len(jobs) - len(missing) + 1):
+            job.result()
+            yield done, len(jobs)
+
+
+def summary(rows: Sequence[Row]) -> dict[str, Any]:
+    """What the rows of `evaluate` come to.
+
+    For the heart rate by the network, POS and CHROM and for the respiration rate: the mean absolute error per minute of
+    what was not refused, the largest, the share refused, and the share inside their 95 % intervals. F1 of the AUs over
+    all frames (None where one never shows). How many of the videos without a pulse were given a heart rate.
+    """
+    faces = [row for row in rows if row["kind"] is None]
+    others = [row for row in rows if row["kind"] is not None]
+    found: dict[str, Any] = {"videos": len(faces)}
+    for name in RATES:
+        given = [row[name] for row in faces if row[name]["measured"] is not None]
+        errors = [abs(rate["measured"] - rate["true"]) for rate in given]
+        inside = [rate["low"] <= rate["true"] <= rate["high"] for rate in given]
+        found[name] = {
+            "mean_absolute_error": round(float(np.mean(errors)), 2) if given else None,
+            "largest_error": round(max(errors), 2) if given else None,
+            "refused": round(1 - len(given) / len(faces), 3),
+            "inside_interval": round(float(np.mean(inside)), 3) if given else None,
         }
-        if "respiration_rate" in options:
-            row["respiration_rate"] = _pair(options["respiration_rate"], result.respiration_rate)
-        rows.append(row)
-        told(", ".join(f"{name} {value}" for name, value in row.items()))
-        known = result.frames[list(AUS)].notna().all(axis=1).to_numpy()
-        found.append(result.frames[list(AUS)].to_numpy(dtype=float)[known] >= AU_THRESHOLD)
-        shown.append(video.truth.aus[known].astype(bool))
-
-    pulsing, still = rows[: len(test["videos"])], rows[len(test["videos"]) :]
-    summary: dict[str, Any] = {"band_bpm": [60 * 0.7, 60 * 3.0]}
-    for name in ("heart_rate", "pos_heart_rate", "respiration_rate"):
-        pairs = [row[name] for row in pulsing]
-        errors = [abs(pair["measured"] - pair["true"]) for pair in pairs if pair["measured"] is not None]
-        summary[name] = {
-            "mean_absolute_error": round(float(np.mean(errors)), 2) if errors else None,
-            "measured": f"{len(errors)} of {len(pulsing)}",
-        }
-    summary["au_f1_on_rendered_faces"] = _f1(np.concatenate(found), np.concatenate(shown))
-    refused = sum(row["heart_rate"]["measured"] is None for row in still)
-    summary["without_a_pulse"] = f"{refused} of {len(still)} refused"
-    return {"summary": summary, "videos": rows}
+    counts = (np.sum([row["frames"][name] for row in faces], axis=0) for name in COUNTS)
+    wrong = sum(row["heart_rate"]["measured"] is not None for row in others)
+    return found | {
+        "au_f1_on_rendered_faces": f1(*counts),
+        "without_a_pulse": {"videos": len(others), "given_a_heart_rate": wrong},
+    }
 
 
-def _options(options: dict[str, Any]) -> dict[str, Any]:
-    return options | {"size": tuple(options["size"])}
+def f1(found: np.ndarray, shown: np.ndarray, both: np.ndarray) -> dict[str, float | None]:
+    """F1 by AU, None where it never shows, and the mean of the others, from numbers of frames (12,)."""
+    scores = {
+        au: round(float(2 * b / (f + s)), 3) if s else None for au, f, s, b in zip(AUS, found, shown, both, strict=True)
+    }
+    known = [score for score in scores.values() if score is not None]
+    return scores | {"mean": round(float(np.mean(known)), 3) if known else None}
 
 
-def _pair(true: float | None, reading: Reading) -> dict[str, float | None]:
-    return {"true": true, "measured": None if reading.value is None else round(reading.value, 2)}
+def rows(folder: Path, test: videos.Config) -> list[Row]:
+    """What `evaluate` has kept in `folder` for `test`."""
+    kept = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    return [row for row in kept if row["test"] == test]
 
 
-def _f1(found: np.ndarray, shown: np.ndarray) -> dict[str, float | None]:
-    both, either = (found & shown).sum(0), found.sum(0) + shown.sum(0)
-    scores = np.round(2 * both / np.maximum(either, 1), 3)
-    seen = np.asarray(shown.any(axis=0))
-    by_au = {au: float(score) if s else None for au, score, s in zip(AUS, scores, seen, strict=True)}
-    return by_au | {"mean": round(float(scores[seen].mean()), 3)}
+def table(rows: Sequence[Row]) -> pd.DataFrame:
+    """One row a video: its kind and rates, true and measured, with confidence, interval and the reason of a refusal."""
+    plain = [{name: row[name] for name in ("index", "kind", "crf", "fps", *RATES)} for row in rows]
+    return pd.json_normalize(plain, sep="_")
+
+
+def _keep(weights: Path, test: videos.Config, index: int, kind: str | None, path: Path) -> None:
+    torch.set_num_threads(1)
+    video, rng = videos.simulation(test, test["seed"] + index, kind)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "video.mp4"
+        crf = round(videos.draw(test["crf"], rng))
+        video.write(file, crf=crf)
+        result = measure(file, weights=weights)
+    row = {"index": index, "kind": kind, "crf": crf, "fps": round(video.fps, 2), **_row(video, result), "test": test}
+    with whole(path) as aside:
+        aside.write_text(json.dumps(row), encoding="utf-8")
+
+
+def _row(video: Simulation, result: Measurement) -> Row:
+    found = {"heart_rate": result.heart_rate, "respiration_rate": result.respiration_rate}
+    found |= {name: result.unsupervised[name] for name in ("pos", "chrom")}
+    known = result.frames[list(AUS)].notna().all(axis=1).to_numpy()
+    seen = result.frames[list(AUS)].to_numpy(dtype=float)[known] >= AU_THRESHOLD
+    shown = video.truth.aus[known].astype(bool)
+    counts = dict(zip(COUNTS, (a.sum(0).tolist() for a in (seen, shown, seen & shown)), strict=True))
+    true = dict.fromkeys(RATES, video.truth.heart_rate) | {"respiration_rate": video.truth.respiration_rate}
+    return {name: _rate(true[name], found[name]) for name in RATES} | {"frames": counts}
+
+
+def _rate(true: np.ndarray, reading: Reading) -> Row:
+    """The mean of the true rate, None where there is none, beside what was measured of it."""
+    low, high = reading.interval or (None, None)
+    mean = None if np.isnan(true).all() else float(true.mean())
+    values = {"true": mean, "measured": reading.value, "low": low, "high": high}
+    rounded = {name: None if value is None else round(value, 2) for name, value in values.items()}
+    return rounded | {"confidence": round(reading.confidence, 3), "note": reading.note}

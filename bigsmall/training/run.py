@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import OmegaConf
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors.torch import load_file
 
-from .. import weights
+from .. import models, weights
 from . import heldout, loop, videos
 
 NOTE = (
@@ -43,13 +43,16 @@ def configuration(config: str | os.PathLike[str], overrides: Sequence[str] = ())
 def train(
     config: str | os.PathLike[str], output: str | os.PathLike[str], overrides: Sequence[str] = (), *, workers: int = 2
 ) -> Path:
-    """Simulate, train, measure held-out videos and write `model.safetensors`; begun runs are taken up where they were.
+    """Simulate, train, write `model.safetensors` and measure the held-out videos; a run is taken up where it was.
+
+    What `output` holds is not done again: to measure the held-out videos anew, remove its held_out/.
 
     Args:
         config: a YAML file such as bigsmall/training/default.yaml, or "default" for that one.
-        output: the run's folder: clips/, videos/, checkpoint.pt, log.csv, config.yaml, model.safetensors.
+        output: the run's folder: people/, videos/, checkpoint.pt, log.csv, config.yaml, model.safetensors, held_out/,
+            held_out.csv.
         overrides: `key=value` changes of the configuration.
-        workers: processes that simulate.
+        workers: processes that simulate and measure.
 
     Returns:
         the weight file, for `bigsmall.measure(..., weights=...)`; float16, with its card.
@@ -58,43 +61,49 @@ def train(
         ValueError: a wrong configuration, or a folder that holds a run with another one.
     """
     settings, folder, console = configuration(config, overrides), Path(output), Console(stderr=True)
+    learning, test = {name: value for name, value in settings.items() if name != "test"}, settings["test"]
     folder.mkdir(parents=True, exist_ok=True)
-    written, text = folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(settings))
+    written, text = folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(learning))
     if written.exists() and written.read_text(encoding="utf-8") != text:
         raise ValueError(f"output: {folder} holds a run with another configuration; take another folder")
     written.write_text(text, encoding="utf-8")
 
-    columns = (MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[now]}"))
-    with Progress(*Progress.get_default_columns()[:2], *columns, console=console) as progress:
-        bar = progress.add_task("simulating", now="")
-        for done, of in videos.prepare(settings, folder, workers):
-            progress.update(bar, completed=done, total=of)
-        bar = progress.add_task("training", total=settings["steps"], now="")
-
-        def told(step: int, parts: loop.Losses) -> None:
-            progress.update(bar, completed=step, now=" ".join(f"{name} {value:.3f}" for name, value in parts.items()))
-
-        model = loop.fit(videos.load(settings, folder), settings, folder, told)
-
+    path, counts = folder / "model.safetensors", [f"{of['count']} {kind}" for kind, of in learning["data"].items()]
     card = weights.Card(
         name=Path(config).stem,
-        model=settings["model"],
-        options=settings["options"],
+        model=learning["model"],
+        options=learning["options"],
         tasks=weights.TASKS,
         convention="exact",
-        crop="face",
+        crop=learning["crop"],
         licence="MIT",
-        source=f"this project's own training on {settings['videos']} simulated videos of {settings['seconds']} s and "
-        f"{settings['clips']} simulated clips",
+        source=f"this project's own training on simulated video: {', '.join(counts)}",
         note=NOTE,
-        details={"training": {name: value for name, value in settings.items() if name != "test"}},
+        details={"training": learning},
     )
-    # Half precision on disk; what is measured is what was written.
-    half = {name: value.half() for name, value in model.state_dict().items()}
-    model.load_state_dict({name: value.float() for name, value in half.items()})
-    console.print("measuring the held-out videos")
-    with torch.inference_mode():
-        results = heldout.evaluate(weights.Predictor([(model, card, card.tasks)]), settings["test"], console.print)
-    path = folder / "model.safetensors"
+    columns = (MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[now]}"))
+    with Progress(*Progress.get_default_columns()[:2], *columns, console=console) as progress:
+
+        def follow(name: str, steps: Iterator[tuple[int, int]]) -> None:
+            bar = progress.add_task(name, now="")
+            for done, of in steps:
+                progress.update(bar, completed=done, total=of)
+
+        if not path.exists():
+            follow("simulating", videos.prepare(learning, folder, workers))
+            bar = progress.add_task("training", total=learning["steps"], now="")
+
+            def told(step: int, parts: loop.Losses) -> None:
+                now = " ".join(f"{name} {value:.3f}" for name, value in parts.items())
+                progress.update(bar, completed=step, now=now)
+
+            weights.save(path, loop.fit(videos.load(learning, folder), learning, folder, told).half(), card)
+        follow("measuring the held-out videos", heldout.evaluate(path, test, folder / "held_out", workers))
+    rows = heldout.rows(folder / "held_out", test)
+    heldout.table(rows).to_csv(folder / "held_out.csv", index=False)
+    results = {"test": test, **heldout.summary(rows)}
+    console.print_json(data=results)
+    model = models.build(card.model, **card.options)
+    model.load_state_dict(load_file(path))
     weights.save(path, model.half(), replace(card, details={**card.details, "held_out": results}))
     return path
