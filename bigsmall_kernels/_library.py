@@ -21,7 +21,7 @@ import torch.utils._pytree as pytree
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from . import reference
+from . import _choosers, reference
 
 NAMESPACE = "bigsmall_kernels"
 ISAS = ("portable", "avx2", "avx512")
@@ -193,6 +193,8 @@ for _op in OPS:
 
 def _load() -> tuple[Any, str]:
     """(the extension module or None, one sentence on what was loaded or why not)."""
+    if _choosers.INTERPRETED:
+        return None, "TRITON_INTERPRET=1: Triton's interpreter has its place"
     record = pathlib.Path(__file__).with_name("_build.json")
     if not record.exists():
         return (
@@ -244,6 +246,9 @@ def use_backend(name: str) -> Iterator[None]:
         _backend = before
 
 
+_registrations = _choosers.register(NAMESPACE, SCHEMAS, lambda: _backend)
+
+
 def has_kernel(op: str, key: str) -> bool:
     """Whether a compiled kernel, not the reference, is registered for a dispatch key ("CPU", "CUDA")."""
     return torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::{op}", key)
@@ -264,9 +269,11 @@ def call(op: str, *args: Any) -> Any:
     if _backend is not None:
         if _backend == "reference":
             return getattr(reference, op)(*args)
-        device = args[0].device
-        if _backend != "cpp" or device.type != "cpu" or not has_kernel(op, "CPU"):
-            raise RuntimeError(f"{op} has no {_backend} kernel for a tensor on {device}; info() lists what there is")
+        x: Tensor = args[0]
+        compiled = _backend == "cpp" and x.is_cpu and library is not None and has_kernel(op, "CPU")
+        if not compiled and not _choosers.available(op, _backend, x):
+            where = f"a tensor on {x.device} of {x.dtype}"
+            raise RuntimeError(f"{op} has no {_backend} kernel for {where}; info() lists what there is")
     function = getattr(ops, op)
     if not torch.compiler.is_compiling() and forward_ad._current_level >= 0:
         return getattr(reference, op)(*args)  # forward-mode derivatives are the plain definition's
@@ -280,20 +287,24 @@ def info() -> dict[str, Any]:
     """What was built, what is loaded, and which kernel each op runs on each device.
 
     Returns a dictionary: `version`, `torch`, `library` (loaded or not, and a sentence), `isa` (the instruction set the
-    CPU kernels run on, None without a library), `threads`, and `kernels`: op -> device -> "cpp", "cuda" or "reference".
+    CPU kernels run on, None without a library), `threads`, and `kernels`: op -> device -> "cpp", "triton", "cuda" or
+    "reference"; for "cuda", GPU or not, the first choice of the table in `_choosers.py`, which also goes by dtype.
     The backward ops that say "reference" are written in PyTorch over the compiled forward ops.
     """
     from ._version import __version__
 
-    devices = {"cpu": ("CPU", "cpp"), "cuda": ("CUDA", "cuda")}
+    compiled = library is not None
     return {
         "version": __version__,
         "torch": torch.__version__,
-        "library": {"loaded": library is not None, "note": library_note},
-        "isa": None if library is None else library.isa(),
+        "library": {"loaded": compiled, "note": library_note},
+        "isa": library.isa() if compiled else None,
         "threads": torch.get_num_threads(),
         "kernels": {
-            op: {device: name if has_kernel(op, key) else "reference" for device, (key, name) in devices.items()}
+            op: {
+                "cpu": "cpp" if compiled and has_kernel(op, "CPU") else "reference",
+                "cuda": next((row.backend for row in _choosers.rows(op)), "reference"),
+            }
             for op in OPS
         },
     }

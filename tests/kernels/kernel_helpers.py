@@ -18,7 +18,8 @@ def layouts(x: Tensor) -> Iterator[tuple[str, Tensor]]:
     """The same (N, C, H, W) values under every kind of strides."""
     yield "contiguous", x.contiguous()
     yield "channels_last", x.contiguous(memory_format=torch.channels_last)
-    wide = torch.full((x.shape[0], x.shape[1] + 3, x.shape[2] + 2, 2 * x.shape[3] + 1), float("nan"), dtype=x.dtype)
+    poison = float("nan") if x.is_floating_point() else 85
+    wide = torch.full((x.shape[0], x.shape[1] + 3, x.shape[2] + 2, 2 * x.shape[3] + 1), poison, dtype=x.dtype)
     wide[:, 1:-2, 1:-1, 1::2] = x
     yield "sliced", wide[:, 1:-2, 1:-1, 1::2]
     yield "permuted", x.permute(3, 1, 0, 2).contiguous().permute(2, 1, 3, 0)

@@ -1,0 +1,49 @@
+"""Every Triton kernel through Triton's interpreter (interpreted.py), and what the choosers say without a GPU."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import bigsmall_kernels as bk
+from bigsmall_kernels import _choosers, _library
+
+HAS_TRITON = "triton" in _choosers.INSTALLED
+
+
+@pytest.mark.skipif(not HAS_TRITON, reason="Triton is not installed")
+def test_every_kernel_in_the_interpreter() -> None:
+    cases = str(Path(__file__).with_name("interpreted.py"))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", cases]
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout[-4000:]
+    assert " passed" in ran.stdout
+
+
+def test_the_package_imports_no_triton() -> None:
+    code = "import sys, bigsmall_kernels as bk; bk.info(); sys.exit('triton' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("op", _choosers.TABLE)
+def test_a_chooser_stands_under_the_cuda_key(op: str) -> None:
+    """What runs on a GPU is visible without one; CPU tensors keep their compiled kernels."""
+    assert torch._C._dispatch_has_kernel_for_dispatch_key(f"bigsmall_kernels::{op}", "CUDA")
+    for row in _choosers.TABLE[op]:
+        assert torch._C._dispatch_has_kernel_for_dispatch_key(f"bigsmall_kernels_impl::{op}_{row.backend}", "CUDA")
+    assert bk.info()["kernels"][op]["cuda"] == ("triton" if HAS_TRITON else "reference")
+    assert bk.info()["kernels"][op]["cpu"] != "triton"
+
+
+def test_ops_without_a_kernel_of_their_own_run_the_reference_over_the_others() -> None:
+    others = set(_library.OPS) - set(_choosers.TABLE)
+    assert {op for op in others if not op.startswith("pack_")} == {
+        "wtsm_conv2d_stack_backward", "double_conv2d_pool_backward",
+    }  # fmt: skip
+    assert all(bk.info()["kernels"][op]["cuda"] == "reference" for op in others)

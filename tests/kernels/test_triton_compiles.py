@@ -1,0 +1,146 @@
+"""Every Triton kernel compiled, without a GPU, for every architecture: what fails or spills there fails here."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="Triton is not installed")
+
+from offline import compiled, launches
+
+from bigsmall_kernels import _choosers
+from bigsmall_kernels._triton import (
+    bigsmall_inputs,
+    double_conv2d_pool,
+    normalize,
+    wtsm,
+    wtsm_conv2d,
+    wtsm_conv2d_stack,
+)
+
+# Bytes a thread that a kernel may keep in memory, and why.
+SPILLS = {
+    "_inputs": (32, "around the subroutine of a float64 division, once a program and outside its loops"),
+    "_stack": (48, "a clip on chip takes all registers; half as many pixels at a time would gather twice as often"),
+}
+PLAIN = ([1, 1], [1, 1], [1, 1], 1, "relu", None)
+SMALL, BIG = (3, 32, 32, 32, 64), ((3, 32, 32, 144, 2), (32, 32, 64, 72, 2), (64, 64, 64, 36, 4))
+Room = Callable[[torch.dtype, torch.memory_format], None]
+LAYOUTS = (torch.contiguous_format, torch.channels_last)
+
+
+def empty(*shape: int, dtype: torch.dtype, layout: torch.memory_format = torch.contiguous_format) -> torch.Tensor:
+    return torch.empty(shape, dtype=dtype).contiguous(memory_format=layout)
+
+
+def shifts(dtype: torch.dtype, layout: torch.memory_format) -> None:
+    x = empty(3, 32, 9, 9, dtype=dtype, layout=layout)
+    for view in (x, x[..., ::2]):
+        wtsm.wtsm(view, 3, 3, True)
+        wtsm.wtsm_backward(view, 3, 3, False)
+
+
+def normalisers(dtype: torch.dtype, layout: torch.memory_format) -> None:
+    x, grad = empty(4, 3, 16, 16, dtype=dtype, layout=layout), torch.empty(4, 3, 16, 16)
+    normalize.standardize(x, None, None)
+    normalize.diff_normalize(x, 1e-7, None)
+    if dtype.is_floating_point:
+        normalize.standardize_backward(grad, x, None, None)
+        normalize.diff_normalize_backward(grad[1:], x, 1e-7, None)
+
+
+def layers(dtype: torch.dtype, layout: torch.memory_format) -> None:
+    for clips, (c, out) in itertools.product((1, 256), itertools.pairwise(SMALL)):
+        x, weight, bias = empty(3 * clips, c, 9, 9, dtype=dtype, layout=layout), empty(out, c, 3, 3, dtype=dtype), None
+        wtsm_conv2d.wtsm_conv2d(x, weight, bias, 3, 3, True, *PLAIN)
+        wtsm_conv2d.wtsm_conv2d(x, weight, empty(out, dtype=dtype), 3, 3, False, *PLAIN)
+    far = torch.empty(2**31 + 4096, dtype=dtype).as_strided((3, 32, 9, 9), (2592, 2**26, 9, 1))
+    wtsm_conv2d.wtsm_conv2d(far, empty(64, 32, 3, 3, dtype=dtype), None, 3, 3, True, *PLAIN)
+
+
+def gradients(dtype: torch.dtype, layout: torch.memory_format) -> None:
+    for clips, (c, out) in itertools.product((1, 256), itertools.pairwise(SMALL)):
+        x, y = (empty(3 * clips, channels, 9, 9, dtype=dtype, layout=layout) for channels in (c, out))
+        for activation in ("relu", "tanh"):
+            wtsm_conv2d.wtsm_conv2d_backward(
+                y, y, x, empty(out, c, 3, 3, dtype=dtype), True, 3, 3, True, *PLAIN[:4], activation, [True] * 3
+            )
+
+
+def blocks(dtype: torch.dtype, layout: torch.memory_format) -> None:
+    for images, (c, middle, out, side, pool) in itertools.product((1, 60), BIG):
+        w1, w2 = empty(middle, c, 3, 3, dtype=dtype), empty(out, middle, 3, 3, dtype=dtype)
+        b1, b2 = empty(middle, dtype=dtype), empty(out, dtype=dtype)
+        x = empty(images, c, side, side, dtype=dtype, layout=layout)
+        double_conv2d_pool.double_conv2d_pool(x, w1, b1, w2, b2, pool, None)
+
+
+def trunks(dtype: torch.dtype, layout: torch.memory_format) -> None:
+    weights = [empty(b, a, 3, 3, dtype=dtype) for a, b in itertools.pairwise(SMALL)]
+    biases = [empty(b, dtype=dtype) for b in SMALL[1:]]
+    x = empty(3, 3, 9, 9, dtype=dtype, layout=layout)
+    wtsm_conv2d_stack.wtsm_conv2d_stack(x, weights, biases, 3, 3, True, "relu", None)
+
+
+def inputs(dtype: torch.dtype, layout: torch.memory_format) -> None:
+    frames, boxes = torch.empty(4, 48, 64, 3, dtype=dtype), torch.empty(4, 4, dtype=torch.float64)
+    for pixels in ("exact", "unit", "rounded"):
+        bigsmall_inputs.bigsmall_inputs(frames, boxes, 144, 9, 3, pixels, 1e-7)
+
+
+ROOMS: dict[Room, tuple[torch.dtype, ...]] = {
+    shifts: (torch.uint8, torch.float16, torch.float32, torch.float64),
+    normalisers: _choosers.FRAMES,
+    layers: _choosers.HALF_AND_SINGLE,
+    gradients: _choosers.HALF_AND_SINGLE,
+    blocks: _choosers.HALF_AND_SINGLE,
+    trunks: _choosers.HALF_AND_SINGLE,
+    inputs: (torch.uint8,),
+}
+
+
+def compile_all(room: Room, dtype: torch.dtype, layout: torch.memory_format, capability: int) -> None:
+    for launch in launches(lambda: room(dtype, layout)):
+        used, name = compiled(launch, capability), launch.kernel.__name__
+        assert used.spilled <= SPILLS.get(name, (0, ""))[0], f"{name}: {used}, {launch.options}"
+
+
+@pytest.fixture(autouse=True)
+def unpoisoned() -> None:
+    torch.utils.deterministic.fill_uninitialized_memory = False  # only shapes are looked at, of gigabytes
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_for_hopper(room: Room) -> None:
+    compile_all(room, ROOMS[room][0], torch.contiguous_format, 90)
+
+
+# TF32 makes a difference to the products of float32.
+CASES = [
+    (room, dtype, tf32)
+    for room, dtypes in ROOMS.items()
+    for dtype in dtypes
+    for tf32 in ((True, False) if room in (layers, gradients, blocks, trunks) and dtype == torch.float32 else (True,))
+]
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("room", "dtype", "tf32"), CASES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("capability", [80, 90, 100, 120])
+def test_for_every_architecture(
+    room: Room, dtype: torch.dtype, tf32: bool, capability: int,
+    layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", tf32)
+    compile_all(room, dtype, layout, capability)
+
+
+def test_a_spill_is_seen() -> None:
+    """The reading of the binary is itself tried: too few registers, and the same kernel spills."""
+    launch = launches(lambda: layers(torch.float32, torch.contiguous_format))[-1]
+    assert compiled(launch._replace(options={**launch.options, "maxnreg": 32}), 90).spilled > 0
