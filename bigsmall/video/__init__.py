@@ -45,9 +45,10 @@ def open_video(
     clock = None if fps is None and timestamps is None else Clock(fps, timestamps)
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
-        if path.is_dir():
-            return Folder(path, clock, limits)
-        return File(path, clock, limits)
+        try:
+            return Folder(path, clock, limits) if path.is_dir() else File(path, clock, limits)
+        except OSError as error:  # no permission, a name too long, a drive that is gone
+            raise VideoError(f"{path} cannot be read: {error.strerror or error}") from error
     if hasattr(source, "read") and not isinstance(source, np.ndarray):
         return Capture(source, clock, limits)
     return Array(np.asarray(source), clock, limits)

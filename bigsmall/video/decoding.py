@@ -60,8 +60,9 @@ class Reader:
         self._size: tuple[int, int] | None = None  # of the first picture
         self._turns, self._changed = 0, False
         try:
-            # Only plain files: a playlist must not make the decoder open an address.
-            self._container = av.open(path, options={"protocol_whitelist": "file"}, metadata_errors="replace")
+            # Only plain files: a playlist must not make the decoder open an address, nor 1%d.png stand for 10.png.
+            options = {"protocol_whitelist": "file", "pattern_type": "none"}
+            self._container = av.open(path, options=options, metadata_errors="replace")
         except (av.FFmpegError, OSError, ValueError) as error:
             raise UnreadableError(f"{path} cannot be read as a video: {reason(error)}") from error
         self._stream: Any = None

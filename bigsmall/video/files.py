@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Generator, Iterator
 from contextlib import closing
@@ -36,7 +37,8 @@ class Decoded(Video):
             for _ in messages:
                 pass
         rate = clock.rate if clock else head["fps"]
-        super().__init__(path.name, head["width"], head["height"], rate, head["n_frames"], limits)
+        name = os.fsencode(path.name).decode(errors="replace")  # one that is no text is to be written all the same
+        super().__init__(name, head["width"], head["height"], rate, head["n_frames"], limits)
 
     def _messages(self, *, head: bool) -> Generator[tuple[Told, np.ndarray | None]]:
         begun = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -46,13 +47,18 @@ class Video(ABC):
     def __iter__(self) -> Iterator[Frame]:
         self.note, notes = None, list[str]()
         repeated, seen, count, first, last = Repeats(self.fps), 0, 0, 0.0, 0.0
+        gap, since = max(1.0, 3 / self.fps), math.nan
         for frame in self._frames(notes):
             if count == self.limits.frames:
                 notes.append(f"reading ended after {count} frames, the limit")
                 break
             again = repeated(frame.rgb)
+            if count and frame.timestamp - last > gap:
+                gap, since = frame.timestamp - last, last
             first, last, count, seen = first if count else frame.timestamp, frame.timestamp, count + 1, seen + again
             yield frame._replace(repeated=again)
+        if not math.isnan(since):
+            notes.append(f"there are no frames for up to {gap:.1f} s, as after {since:.1f} s")
         if seen > 0.05 * count:
             rate = (count - seen) / ((last - first) * count / max(1, count - 1))
             share = f"{100 * seen / count:.0f} % of the frames repeat the one before"

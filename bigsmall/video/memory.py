@@ -47,7 +47,10 @@ class Capture(Video):
         self._folder = tempfile.TemporaryDirectory(prefix="bigsmall-")
         self._times: list[float] = []
         self._start = time.monotonic()
-        ok, first = capture.read()
+        try:
+            ok, first = capture.read()
+        except (TypeError, ValueError) as error:  # an open file has read() too
+            raise TypeError(f"source was {capture!r}, expected a capture whose read() gives (ok, frame)") from error
         if not ok:
             raise VideoError("the capture gives no frame")
         self._first = self._rgb(first)

@@ -31,7 +31,10 @@ class Clock:
                 raise ValueError(f"fps was {fps!r}, expected a positive number of frames per second")
             self.rate = float(fps)
             return
-        times = np.asarray(timestamps, dtype=np.float64)
+        try:
+            times = np.asarray(timestamps, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"timestamps was {timestamps!r:.60}, expected seconds, one for every frame") from error
         if times.ndim != 1 or len(times) < 2 or not np.isfinite(times).all() or not (np.diff(times) > 0).all():
             expected = "at least two finite, strictly increasing seconds in one row"
             raise ValueError(f"timestamps had shape {times.shape}, expected {expected}")

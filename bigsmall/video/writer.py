@@ -34,7 +34,8 @@ class VideoWriter:
         if not (math.isfinite(fps) and fps > 0):
             raise ValueError(f"fps was {fps!r}, expected a positive number of frames per second")
         self.path = Path(path)
-        self._aside = self.path.with_name(f".{self.path.stem}.{os.getpid()}{self.path.suffix}")
+        # absolute: to FFmpeg a relative a:b.mkv is an address
+        self._aside = self.path.absolute().with_name(f".{self.path.stem}.{os.getpid()}{self.path.suffix}")
         self._rate, self._codec, self._options = Fraction(fps).limit_denominator(100_000), codec, options
         self._container: Any = None
         self._stream: Any = None
@@ -54,6 +55,10 @@ class VideoWriter:
         self._stream.pix_fmt = "bgr0" if self._codec == "ffv1" else "yuv420p" if even else "yuv444p"
         # a fine clock for frames that come with their own timestamps
         self._stream.codec_context.time_base = Fraction(1, 90_000)
+        try:
+            self._container.start_encoding()
+        except av.FFmpegError as error:
+            raise OSError(f"{self.path} cannot be written: {error.strerror}") from error
 
     def write(self, rgb: np.ndarray, timestamp: float | None = None) -> None:
         """Append one frame (H, W, 3) uint8; `timestamp` in seconds where the frames are not evenly spaced."""

@@ -1,7 +1,9 @@
 """bigsmall.video: what goes in comes out, with its own timestamps; what is no video is one clear sentence."""
 
+import os
 import struct
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 
 import av
@@ -221,6 +223,29 @@ def test_what_is_no_video_is_one_sentence_that_names_it(tmp_path, name, make, sa
     assert "\n" not in str(caught.value)
 
 
+def test_any_name_can_be_written_and_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    frames = noise(3)
+    names = ("50%d.mkv", "a:b.mkv", "<b>&\n[x].mkv", "-.mkv", "\u65e5\u672c.mkv", os.fsdecode(b"\xff.mkv"))
+    for name in names:
+        np.testing.assert_array_equal(pixels(write(Path(name), frames)), frames)
+    open_video(names[-1]).name.encode()  # what is no text can be written in a report all the same
+    with pytest.raises(VideoError, match="cannot be read: File name too long"):
+        open_video(300 * "a" + ".mp4")
+    with pytest.raises(OSError, match=r"missing/a\.mkv cannot be written: No such file"):
+        write(Path("missing/a.mkv"), frames)
+
+
+def test_a_gap_in_the_clock_is_told():
+    times = [0, 0.1, 0.2, 300.2, 300.3]
+    video = open_video(noise(5), timestamps=times)
+    assert [frame.timestamp for frame in video] == times
+    assert video.note == "there are no frames for up to 300.0 s, as after 0.2 s"
+    slow = open_video(noise(5), fps=0.5)
+    assert len(list(slow)) == 5
+    assert slow.note is None
+
+
 def test_an_array_with_its_clock():
     frames = noise(4)
     video = open_video(frames, fps=10)
@@ -240,6 +265,8 @@ def test_an_array_with_its_clock():
         (noise(3).astype(np.float32), {"fps": 5}, TypeError, "float32"),
         (noise(3)[..., :2], {"fps": 5}, ValueError, r"shape \(3, 36, 48, 2\)"),
         (noise(3)[:0], {"fps": 5}, ValueError, "shape"),
+        (noise(3), {"timestamps": "now"}, TypeError, "timestamps was 'now'"),
+        (BytesIO(b"no capture"), {}, TypeError, "source was <_io.BytesIO"),
     ],
 )
 def test_bad_arguments_are_named(source, clock, error, says):
@@ -267,6 +294,13 @@ def test_a_folder_of_images_in_natural_order(tmp_path):
     save_png(tmp_path / "frame3.png", noise(1, 20, 20)[0])
     with pytest.raises(VideoError, match="20x20, expected 48x36"):
         list(open_video(tmp_path, fps=30))
+
+
+def test_names_of_images_are_no_patterns(tmp_path):
+    frames = noise(3)
+    for name, rgb in zip(("a0.png", "a1.png", "a%d.png"), frames, strict=True):
+        save_png(tmp_path / name, rgb)
+    np.testing.assert_array_equal(pixels(tmp_path, fps=30), frames)
 
 
 class Capture:
