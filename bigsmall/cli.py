@@ -64,18 +64,16 @@ def measure(
     Exit codes: 0 something was measured, 2 usage, 3 nothing could be measured, 4 the video cannot be read.
     """
     import bigsmall
-    from bigsmall.face import parse_crop
 
     with _sentences(), _progress() as tell:
         if overlay and output is None:
             raise ValueError("--overlay was given without --output, expected a folder to write it to")
-        box = None if crop is None else parse_crop(crop)
-        result = bigsmall.measure(video, weights=weights, fps=fps, crop=box, all_faces=all_faces, progress=tell)
+        result = bigsmall.measure(video, weights=weights, fps=fps, crop=crop, all_faces=all_faces, progress=tell)
         written = result.save(output) if output else []
         if overlay and output:
             written.append(output / "overlay.mp4")
             result.overlay(written[-1], progress=tell)
-    if not any(face.measured for face in result.faces):
+    if not result.measured:
         err.print(f"bigsmall: nothing could be measured in {escape(str(video))}: {escape(_why(result))}")
         raise typer.Exit(NOTHING)
     _show(result)

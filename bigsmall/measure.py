@@ -31,9 +31,9 @@ def measure(
         source: a video file, an array (T, H, W, 3) of uint8 RGB, a folder of images, or a capture, as
             `bigsmall.open_video` takes them; arrays and folders with `fps` or `timestamps` (seconds).
         weights: a file, a name, "au=FILE,pulse=FILE,respiration=FILE", or what `bigsmall.weights.load` made of one.
-        crop: which part of the picture is measured: "frame", "square", "face", "face:SCALE" or (x, y, w, h) in pixels.
-            Given, it is taken at its word: "face" looks for one, the others do not. Not given, it is the policy of the
-            weights' card, a face is looked for, and frames without one are left out.
+        crop: which part of the picture is measured: "frame", "square", "face", "face:SCALE", "x,y,w,h" or (x, y, w, h)
+            in pixels. Given, it is taken at its word: "face" looks for one, the others do not. Not given, it is the
+            policy of the weights' card, a face is looked for, and frames without one are left out.
         all_faces: measure every face, not only the largest; needs a crop around faces.
         progress: called with what is being done, the frames done and the frames expected (None: unknown).
 

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bigsmall import weights as weight_files
-from bigsmall.face import Box, CropPolicy, FaceTracker, Track, crop_box, face_scale
+from bigsmall.face import Box, CropPolicy, FaceTracker, Track, crop_box, face_scale, parse_crop
 from bigsmall.inputs import InputPieces, InputSums
 from bigsmall.measure import Progress
 from bigsmall.readings import MAX_GAP, Clock, Outputs, Seen, conclude
@@ -46,7 +46,7 @@ def run(
 ) -> Measurement:
     """`bigsmall.measure`, with every argument given."""
     predictor = weights if isinstance(weights, Predictor) else weight_files.load(weights)
-    policy: CropPolicy = predictor.crop if crop is None else crop
+    policy: CropPolicy = predictor.crop if crop is None else parse_crop(crop)
     around_faces = face_scale(policy) is not None
     if all_faces and not around_faces:
         raise ValueError(f"all_faces was True and crop was {policy!r}, expected a crop around faces, such as 'face'")

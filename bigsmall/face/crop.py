@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from operator import index
+
 from bigsmall.face.detector import Face
 
 Box = tuple[int, int, int, int]  # x, y, w, h in pixels
@@ -11,18 +14,18 @@ SCALES = 0.5, 10.0  # the least and the greatest that "face:S" takes
 EXPECTED = "frame, square, face, face:S (S times the face's longer side)"
 
 
-def parse_crop(text: str) -> CropPolicy:
-    """A crop policy from the command line: a name ("frame", "square", "face", "face:1.8"), or "x,y,w,h".
+def parse_crop(given: str | Sequence[int]) -> CropPolicy:
+    """A crop policy from what a user wrote: a name ("frame", "square", "face", "face:1.8"), "x,y,w,h", or (x, y, w, h).
 
     Raises:
-        ValueError: it is neither.
+        ValueError: it is none of these.
     """
     try:
-        x, y, w, h = (int(part) for part in text.split(","))
-    except ValueError:
-        if text not in ("frame", "square") and face_scale(text) is None:
-            raise ValueError(f"crop was {text!r}, expected {EXPECTED} or x,y,w,h in whole pixels") from None
-        return text
+        x, y, w, h = (int(part) for part in given.split(",")) if isinstance(given, str) else map(index, given)
+    except (TypeError, ValueError):
+        if isinstance(given, str) and (given in ("frame", "square") or face_scale(given) is not None):
+            return given
+        raise ValueError(f"crop was {given!r}, expected {EXPECTED} or x,y,w,h in whole pixels") from None
     return x, y, w, h
 
 

@@ -422,6 +422,10 @@ def test_crops_by_name_or_numbers():
         crop_box((600, 0, 50, 50), None, 640, 480)
     with pytest.raises(ValueError, match="crop was 'circle'"):
         crop_box("circle", None, 640, 480)
+    assert parse_crop(np.array([0, 0, 528, 528])) == parse_crop([0, 0, 528, 528]) == (0, 0, 528, 528)
+    for wrong in ((0.5, 1, 20, 20), (1, 2, 3), 5, (float("nan"), 0, 5, 5), ("a", "b", "c", "d")):
+        with pytest.raises(ValueError, match=r"crop was .*, expected frame, square, face"):
+            parse_crop(wrong)
     for text in ("face:", "face:0.2", "face:11", "face:nan", "face:wide"):
         with pytest.raises(ValueError, match=r"a scale S from 0\.5 to 10"):
             parse_crop(text)
