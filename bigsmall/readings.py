@@ -162,15 +162,22 @@ class _Face:
         if not self.seen.frames:
             return Reading.refused(vital, "no face was found")
         times = self.times[self.longest]
-        if _duration(times) < vital.seconds - 1e-3:
-            n, repeated = len(self.all_times), self.clock.repeated
-            if n > 2 and repeated >= n / 2:
-                still = f"the picture stands still: {repeated} of {n} frames repeat the one before"
-                return Reading.refused(vital, f"no {vital.name}: {still}")
-            needed = f"{vital.seconds:g} s with a face are needed to measure a {vital.name}"
-            return Reading.refused(vital, f"{needed}; there are {_duration(times):.1f} s")
+        short = _duration(times) < vital.seconds - 1e-3
+        n, repeated = len(self.all_times), self.clock.repeated
+        if short and n > 2 and repeated >= n / 2:
+            still = f"the picture stands still: {repeated} of {n} frames repeat the one before"
+            return Reading.refused(vital, f"no {vital.name}: {still}")
+        needed = f"are needed to measure a {vital.name}"
+        if len(self.times) > 1:
+            fps = _rate(times) if len(times) else 1 / float(np.median(np.diff(self.times)))
+            if fps <= 2 * vital.high:
+                more = f"more than {2 * vital.high:g} different frames a second {needed}"
+                return Reading.refused(vital, f"{more}; there are {fps:.2g}")
+        if short:
+            longest = max(_duration(self.times[stretch]) for stretch in _stretches(self.times, 0.0))
+            return Reading.refused(vital, f"{vital.seconds:g} s with a face {needed}; there are {longest:.1f} s")
         if name not in self.traces:
-            return Reading.refused(vital, f"{2 * vital.high:g} frames a second are needed to measure a {vital.name}")
+            return Reading.refused(vital, f"{LEAST} different frames in a row with a face {needed}")
         rate = Reading.of(self._assess(self.traces, name, vital, self.longest), vital)
         if times[0] - self.all_times[0] < MAX_GAP and self.all_times[-1] - times[-1] < MAX_GAP:
             return rate
@@ -271,10 +278,10 @@ def _duration(times: np.ndarray) -> float:
     return len(times) / _rate(times) if len(times) > 1 else 0.0
 
 
-def _stretches(times: np.ndarray) -> list[slice]:
-    """Used frames with absences of up to MAX_GAP, from the first to the last of each stretch."""
+def _stretches(times: np.ndarray, least: float = LEAST_STRETCH) -> list[slice]:
+    """Used frames with absences of up to MAX_GAP, from the first to the last of each stretch of `least` seconds."""
     edges = [0, *(np.flatnonzero(np.diff(times) > MAX_GAP) + 1).tolist(), len(times)]
-    return [slice(a, b) for a, b in pairwise(edges) if _duration(times[a:b]) >= LEAST_STRETCH]
+    return [slice(a, b) for a, b in pairwise(edges) if _duration(times[a:b]) >= least]
 
 
 def _network_trace(derivative: np.ndarray, times: np.ndarray, vital: Vital) -> Trace | None:

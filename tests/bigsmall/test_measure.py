@@ -145,7 +145,8 @@ def test_network_and_pos_that_disagree_are_not_believed_more_than_alone():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "heart", "breath"), [(3.0, False, False), (7.9, False, False), (8.0, True, False), (20.0, True, True)]
+    ("seconds", "heart", "breath"),
+    [(1.6, False, False), (3.0, False, False), (7.9, False, False), (8.0, True, False), (20.0, True, True)],
 )
 def test_least_durations(seconds, heart, breath):
     r = measure(*skin(seconds))
@@ -169,8 +170,12 @@ def test_what_the_weights_do_not_have_is_null_and_says_so():
 def test_frames_that_come_too_slowly_are_refused():
     r = measure(*skin(60, fps=5.0))
     assert r.heart_rate.value is None
-    assert "6 frames a second" in r.heart_rate.note
+    needed = "more than 6 different frames a second are needed to measure a heart rate"
+    assert r.heart_rate.note == f"{needed}; there are 5"
     assert r.respiration_rate.value == pytest.approx(15, abs=0.5)
+    hourly = measure(*skin(60, fps=0.5))
+    assert hourly.heart_rate.note == f"{needed}; there are 0.5"
+    assert "there are 0.5" in hourly.respiration_rate.note
 
 
 class Scripted:
