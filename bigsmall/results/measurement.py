@@ -69,7 +69,7 @@ class Reading:
         return replace(self, note=f"{self.note}; {more}" if self.note else more)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trace:
     """One evenly sampled waveform of the stretch that the rates come from."""
 
@@ -97,7 +97,7 @@ class Thumbnail(NamedTuple):
     rgb: np.ndarray  # (96, 96, 3) uint8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Measurement:
     """Everything that was measured of one face of a video.
 
@@ -113,7 +113,8 @@ class Measurement:
         lost: stretches without a face, (first, last) timestamps in seconds.
         model: weights, cards of the files, crop, and what a reader of the numbers must know.
         action_units: names of the columns in `frames`; empty where the weights have none.
-        traces: "pulse", "pos", "respiration" where there was enough video for them.
+        traces: "pulse", "pos", "chrom", "green", "respiration", "chest" (how chest and shoulders move), where there was
+            enough video for them.
         face_id: which face: 0, 1, ... in the order in which they appeared.
         others: the other faces of the video, where all were measured.
         thumbnails: the face at some moments, in order.
@@ -134,8 +135,8 @@ class Measurement:
     face_id: int = 0
     others: tuple[Measurement, ...] = ()
     thumbnails: tuple[Thumbnail, ...] = field(default=(), repr=False)
-    conditions: Conditions | None = field(default=None, repr=False, compare=False)
-    video: Video | None = field(default=None, repr=False, compare=False)
+    conditions: Conditions | None = field(default=None, repr=False)
+    video: Video | None = field(default=None, repr=False)
 
     @property
     def faces(self) -> tuple[Measurement, ...]:
@@ -241,6 +242,8 @@ class Measurement:
     def overlay(self, path: str | os.PathLike[str], *, progress: Progress | None = None) -> None:
         """Write the video again, as x264 at its own timestamps, with what was measured drawn into it.
 
+        Timestamps that begin before zero or after an hour are counted from the first.
+
         Args:
             path: where to; `.mp4`.
             progress: called as by `bigsmall.measure`.
@@ -263,7 +266,9 @@ class Measurement:
         """
         folder = Path(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as name:
+        # a folder that is there may be a mount of its own, from which nothing can be renamed to elsewhere
+        beside = folder if folder.is_dir() else folder.parent
+        with tempfile.TemporaryDirectory(dir=beside, prefix=f".{folder.name}.") as name:
             aside = Path(name)
             self.to_json(aside / "measurement.json")
             self.to_csv(aside / "frames.csv")

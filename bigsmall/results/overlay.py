@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bigsmall.measure import Progress
 
 Colour = tuple[int, int, int]
+LATEST_START = 3600.0  # s: a clock that begins later counts from somewhere else than the video
 LONG_SIDE, SHORT_SIDE = 1920, 1080  # pixels; larger videos are made smaller
 SCROLL = {PULSE: 8.0, BREATH: 24.0}  # s of waveform in sight
 COLOURS: dict[Sign, Colour] = {PULSE: (255, 118, 135), BREATH: (95, 214, 200)}
@@ -34,12 +35,15 @@ def write(m: Measurement, path: str | os.PathLike[str], tell: Progress) -> None:
     faces = [_Face(face, scale) for face in m.faces]
     canvas = _Canvas(width, height, m.action_units)
     with VideoWriter(path, m.video.fps, codec="libx264", options={"crf": "20", "preset": "veryfast"}) as writer:
+        start: float | None = None
         for frame in m.video:
+            if start is None:  # players take no time before zero, nor a date
+                start = 0.0 if 0 <= frame.timestamp < LATEST_START else frame.timestamp
             picture = Image.fromarray(frame.rgb)
             if scale < 1:
                 picture = picture.resize((width, height), Image.Resampling.BOX)
             rgb = np.array(picture)[:height, :width]
-            writer.write(canvas.draw(rgb, faces, frame.index, frame.timestamp), frame.timestamp)
+            writer.write(canvas.draw(rgb, faces, frame.index, frame.timestamp), frame.timestamp - start)
             tell("drawing", frame.index + 1, m.source["frames"])
 
 

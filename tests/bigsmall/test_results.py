@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 import sys
 from html.parser import HTMLParser
@@ -381,6 +382,21 @@ def test_saving_several_faces_draws_each(tmp_path):
     assert {p.name for p in (tmp_path / "out").glob("*.png")} == {"signals.png", "signals_mine.png"}
 
 
+def test_into_a_folder_that_is_there_files_are_renamed_within_it(tmp_path, monkeypatch):
+    """It may be a mount, or its parent closed."""
+    moved = []
+    monkeypatch.setattr(measurement.os, "replace", lambda a, b, replace=os.replace: (moved.append(a), replace(a, b)))
+    measured().save(tmp_path)
+    assert all(tmp_path in path.parents for path in moved)
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+
+
+def test_a_measurement_is_equal_to_itself_only():
+    one, other = measured(n=5), measured(n=5)
+    assert {one, other, one} == {other, one}
+    assert one != other
+
+
 def test_a_failure_leaves_what_was_there(tmp_path, monkeypatch):
     m = measured()
     (tmp_path / "kept").mkdir()
@@ -449,6 +465,13 @@ def test_the_overlay_shows_boxes_units_traces_and_rates_at_the_true_times(tmp_pa
     assert max(orange[:49]) < 40 < min(orange[52:])  # AU12 lights up when it becomes active
     assert frames[60].rgb[-20:, 200:].max() > 130  # a trace over the darkened strip
     assert frames[60].rgb[-20:, 200:].min() < 45
+
+
+@pytest.mark.parametrize(("start", "shown"), [(-3.0, 0.0), (1.76e9, 0.0), (12.5, 12.5)])
+def test_the_overlay_of_a_clock_that_does_not_begin_with_the_video(tmp_path, start, shown):
+    with_video(measured(n=5), times=start + np.arange(5) / 30).overlay(tmp_path / "o.mp4")
+    frames = list(open_video(tmp_path / "o.mp4"))
+    np.testing.assert_allclose([frame.timestamp for frame in frames], shown + np.arange(5) / 30, rtol=0, atol=1e-4)
 
 
 def test_the_overlay_is_even_sized_and_at_most_full_hd(tmp_path):
