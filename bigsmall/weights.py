@@ -277,7 +277,7 @@ def _read_torch(path: Path) -> tuple[dict[str, Tensor], Card | None]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle or archive can raise anything
-        raise ValueError(f"{path} is not a file of weights: {str(error).splitlines()[:1] or type(error)}") from error
+        raise ValueError(f"{path} is not a file of weights: expected tensors as torch.save writes them") from error
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path} is not a file of weights: expected a dictionary of tensors")
     # DataParallel puts "module." before every name.
