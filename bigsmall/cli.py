@@ -6,6 +6,7 @@ input cannot be read.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,7 +40,10 @@ def main() -> None:
 
 @app.command()
 def measure(
-    video: Annotated[Path, typer.Argument(help="A video file, or a folder of images together with --fps.")],
+    video: Annotated[
+        Path,  # whether it can be read is told by who reads it
+        typer.Argument(help="A video file, or a folder of images together with --fps.", readable=False),
+    ],
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Folder for the report, the picture and the tables."),
@@ -68,6 +72,8 @@ def measure(
     with _sentences(), _progress() as tell:
         if overlay and output is None:
             raise ValueError("--overlay was given without --output, expected a folder to write it to")
+        if output:
+            _check_writable(output)
         result = bigsmall.measure(video, weights=weights, fps=fps, crop=crop, all_faces=all_faces, progress=tell)
         written = result.save(output) if output else []
         if overlay and output:
@@ -213,6 +219,14 @@ def _sentences() -> Iterator[None]:
             raise
         err.print(f"bigsmall: {escape(str(error))}")
         raise typer.Exit(UNREADABLE if isinstance(error, VideoError) else USAGE) from error
+
+
+def _check_writable(folder: Path) -> None:
+    """Before an hour is measured for nothing."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        what = "cannot be written to" if there.is_dir() else "is no folder"
+        raise ValueError(f"--output was {folder}, expected a folder to write to: {there} {what}")
 
 
 @contextmanager

@@ -123,7 +123,8 @@ def test_wrong_usage_is_2(clip, untrained, tmp_path):
         ((clip, "--weights", untrained, "--crop", "circle"), "crop was 'circle'"),
         ((clip, "--weights", untrained, "--crop", "40,0,20,20"), "inside the picture of 48x32"),
         ((clip, "--weights", untrained, "--fps", "-3"), "fps was -3"),
-        ((clip, "--weights", untrained, "--crop", "frame", "-o", tmp_path / "file"), "file"),
+        ((clip, "--weights", untrained, "-o", tmp_path / "file"), f"{tmp_path / 'file'} is no folder"),
+        ((clip, "--weights", untrained, "-o", tmp_path / "file" / "out"), f"{tmp_path / 'file'} is no folder"),
     ):
         done = bigsmall("measure", *arguments)
         assert done.exit_code == 2, (arguments, done.output)
@@ -135,6 +136,15 @@ def test_wrong_usage_is_2(clip, untrained, tmp_path):
     assert untold.exit_code == 2
     assert "nothing.yaml" in untold.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_where_nothing_can_be_written_nothing_is_measured(clip, tmp_path, monkeypatch):
+    monkeypatch.setattr("bigsmall.measure", lambda *_, **__: pytest.fail("measured for nothing"))
+    monkeypatch.setattr("os.access", lambda *_: False)
+    done = bigsmall("measure", clip, "-o", tmp_path / "new" / "out")
+    assert done.exit_code == 2
+    assert f"{tmp_path} cannot be written to" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_mistake_of_our_own_is_not_disguised(clip, monkeypatch):
