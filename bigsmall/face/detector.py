@@ -17,6 +17,7 @@ PYRAMID_FACTOR = 0.709  # halves the area at each level, as published
 SURE = 0.8  # the least confidence of a face that is reported
 THRESHOLDS = 0.6, 0.7  # of the first two networks
 DIM = 4.0, 64.0  # 0..255: a darker median is lifted to the second, as if it were no less than the first
+MIN_FACE = 0.08  # of the picture's shorter side: the smallest face that is looked for
 SMALLEST = 12  # pixels: the window of the first network
 
 
@@ -37,15 +38,11 @@ class FaceDetector:
     The search runs on a picture so small that the smallest face looked for fits the first network's window; the faces
     themselves are then cut out of the picture as it came, so that large pictures cost no more and lose nothing.
 
-    Args:
-        min_face: the smallest face that is looked for, as a share of the shorter side.
-
     Raises:
         FaceWeightsError: the weights are not installed, or not those that were checked.
     """
 
-    def __init__(self, min_face: float = 0.08) -> None:
-        self.min_face = min_face
+    def __init__(self) -> None:
         self._pnet, self._rnet, self._onet = (networks.load(name) for name in ("pnet", "rnet", "onet"))
 
     @one_thread()
@@ -87,7 +84,7 @@ class FaceDetector:
     def _propose(self, rgb: np.ndarray, lift: bool) -> Tensor:
         """P-Net, fully convolutional: every 12x12 window at stride 2, at every level of the pyramid. (n, 4) squares."""
         height, width = rgb.shape[:2]
-        scale = min(1.0, SMALLEST / (self.min_face * min(height, width)))
+        scale = min(1.0, SMALLEST / (MIN_FACE * min(height, width)))
         step = max(1, int(0.5 / scale))  # of very large pictures every step-th pixel is enough
         picture = torch.from_numpy(np.ascontiguousarray(rgb[::step, ::step])).permute(2, 0, 1)[None]
         found: list[Tensor] = []

@@ -22,6 +22,10 @@ SCENE = 48  # rows and columns, at least, of the pixels by which cuts are seen
 SAME_SCENE = 0.5  # correlation of two successive pictures
 FLAT = 10.0  # levels (0..255): pictures of less contrast may be noise
 FAR = 1e6  # a distance that no face comes by
+LOOK_EVERY = 0.1  # s: between two looks at a face; between two searches while one is missing, twice that
+SEARCH_EVERY = 2.0  # s: between two searches otherwise
+GRACE = 0.5  # s: a face not found for so long is lost
+MEMORY = 5.0  # s: a face that comes back within has its old face_id
 
 
 class Track(NamedTuple):
@@ -69,31 +73,18 @@ class FaceTracker:
     A box that follows every jitter of the detector shakes the picture, and a shaking picture looks like a pulse. So
     between two searches of the whole picture the detector's last network looks only at the spots where faces are, and
     a box is moved seldom and then in one step. A face that is not found, in a blink or a turn of the head, is lost
-    after `grace`, or at once where the scene is cut; one that comes back within `memory`, to where it can have got to
+    after `GRACE`, or at once where the scene is cut; one that comes back within `MEMORY`, to where it can have got to
     in the time, has its old face_id. A face once chosen as the largest is followed until it is lost, or until one of
     twice its area has been there for two searches.
 
     Args:
         detector: made if not given.
         several: follow all faces, not the largest only. The largest only is always face_id 0.
-        look_every: seconds between two looks at a face; between two searches while one is missing, twice that.
-        search_every: seconds between two searches otherwise.
-        grace, memory: seconds.
     """
 
-    def __init__(
-        self,
-        detector: FaceDetector | None = None,
-        *,
-        several: bool = False,
-        look_every: float = 0.1,
-        search_every: float = 2.0,
-        grace: float = 0.5,
-        memory: float = 5.0,
-    ) -> None:
+    def __init__(self, detector: FaceDetector | None = None, *, several: bool = False) -> None:
         self._detector = detector or FaceDetector()
-        self.several, self.grace, self.memory = several, grace, memory
-        self.look_every, self.search_every = look_every, search_every
+        self.several = several
         self._followed: list[_Followed] = []
         self._next_id = 0
         self._looked = self._searched = -math.inf
@@ -107,16 +98,16 @@ class FaceTracker:
         if cut:
             for known in self._followed:
                 known.lost = True
-        if cut or now - self._looked > self.look_every - 1e-3:
+        if cut or now - self._looked > LOOK_EVERY - 1e-3:
             self._looked = now
             self._look(frame.rgb, now)
             missing = not self._followed or any(known.seen < now for known in self._followed)
-            if cut or now - self._searched > (2 * self.look_every if missing else self.search_every) - 1e-3:
+            if cut or now - self._searched > (2 * LOOK_EVERY if missing else SEARCH_EVERY) - 1e-3:
                 self._searched = now
                 self._search(self._detector.detect(frame.rgb), now, cut)
-            self._followed = [known for known in self._followed if now - known.seen <= self.memory]
+            self._followed = [known for known in self._followed if now - known.seen <= MEMORY]
             for known in self._followed:
-                known.lost = known.lost or now - known.seen > self.grace
+                known.lost = known.lost or now - known.seen > GRACE
         return [Track(known.face_id, known.held, known.confidence) for known in self._followed if not known.lost]
 
     def _look(self, rgb: np.ndarray, now: float) -> None:
@@ -166,7 +157,7 @@ class FaceTracker:
             self._rival = None
             return False
         self._rival = now if self._rival is None else self._rival
-        return now - self._rival > self.search_every - 1e-3
+        return now - self._rival > SEARCH_EVERY - 1e-3
 
     def _cut(self, rgb: np.ndarray) -> bool:
         """Whether this picture and the one before it show different scenes."""
