@@ -66,6 +66,13 @@ class Card:
     def __post_init__(self) -> None:
         if unknown := [task for task in self.tasks if task not in TASKS]:
             raise ValueError(f"a card's tasks are among {', '.join(TASKS)}, got {', '.join(unknown)}")
+        for kind, what, names in (
+            (str, "text", ("name", "model", "convention", "crop", "licence", "source", "note")),
+            (Mapping, "an object", ("options", "details")),
+        ):
+            for name in names:
+                if not isinstance(value := getattr(self, name), kind):
+                    raise ValueError(f"a card's {name} was {value!r}, expected {what}")
 
     @property
     def outputs(self) -> dict[str, str]:
@@ -260,6 +267,9 @@ def _load_one(spec: str) -> tuple[nn.Module, Card]:
         model.load_state_dict(state, strict=True)
     except RuntimeError as error:
         raise ValueError(f"{path} does not fit the network {card.model!r}: {error}") from error
+    units = next((len(bias) for name, bias in state.items() if name in ("au_fc2.bias", "out_fc2.bias")), 0)
+    if "au" in card.tasks and units != len(card.action_units):
+        raise ValueError(f"{path} gives {units} action units, and its card names {len(card.action_units)}")
     return model.eval(), card
 
 

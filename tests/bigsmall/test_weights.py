@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import zipfile
 from pathlib import Path
@@ -230,3 +231,13 @@ def test_bad_cards(card: Card) -> None:
         Card.from_json("[1]")
     with pytest.raises(ValueError, match=r"among au, pulse, respiration, got breath"):
         Card("x", "small", ("breath",), "exact", "face")
+    for name, value in (("crop", 5), ("note", None), ("options", "big_size")):
+        with pytest.raises(ValueError, match=f"a card's {name} was {value!r}, expected"):
+            dataclasses.replace(card, **{name: value})
+
+
+def test_a_card_names_every_action_unit(tmp_path: Path, card: Card) -> None:
+    model, short = models.build(card.model, **card.options), dataclasses.replace(card, action_units=("AU12",))
+    weights.save(tmp_path / "w.safetensors", model, short)
+    with pytest.raises(ValueError, match=r"w\.safetensors gives 2 action units, and its card names 1"):
+        weights.load(tmp_path / "w.safetensors")
