@@ -177,7 +177,7 @@ class _Face:
             longest = max(_duration(self.times[stretch]) for stretch in _stretches(self.times, 0.0))
             return Reading.refused(vital, f"{vital.seconds:g} s with a face {needed}; there are {longest:.1f} s")
         if name not in self.traces:
-            return Reading.refused(vital, f"{LEAST} different frames in a row with a face {needed}")
+            return Reading.refused(vital, f"the network gave nothing to read a {vital.name} from")
         rate = Reading.of(self._assess(self.traces, name, vital, self.longest), vital)
         if times[0] - self.all_times[0] < MAX_GAP and self.all_times[-1] - times[-1] < MAX_GAP:
             return rate
