@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from . import reference
+from . import _cuda, reference
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 KEYS = ("CUDA", "CPU") if INTERPRETED else ("CUDA",)  # dispatch keys with a chooser
@@ -24,6 +24,7 @@ NAMESPACE = "bigsmall_kernels_impl"  # of the implementations, `<op>_<backend>`
 HALF_AND_SINGLE = (torch.float16, torch.bfloat16, torch.float32)
 FRAMES = (torch.uint8, *HALF_AND_SINGLE, torch.float64)
 BITS = (*FRAMES, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool, torch.complex64)
+CONVOLVED = (*HALF_AND_SINGLE, torch.float64)
 
 
 class Row(NamedTuple):
@@ -38,21 +39,22 @@ class Row(NamedTuple):
 
 # The first row that fits runs; without one, the reference.
 TABLE: dict[str, tuple[Row, ...]] = {
-    "wtsm": (Row("triton", "wtsm", BITS),),
-    "wtsm_backward": (Row("triton", "wtsm", BITS),),
-    "wtsm_conv2d": (Row("triton", "wtsm_conv2d", HALF_AND_SINGLE),),
+    "wtsm": (Row("cuda", "wtsm", BITS), Row("triton", "wtsm", BITS)),
+    "wtsm_backward": (Row("cuda", "wtsm", BITS), Row("triton", "wtsm", BITS)),
+    "wtsm_conv2d": (Row("triton", "wtsm_conv2d", HALF_AND_SINGLE), Row("cuda", "wtsm_conv2d", CONVOLVED)),
     "wtsm_conv2d_backward": (Row("triton", "wtsm_conv2d", HALF_AND_SINGLE),),
     "wtsm_conv2d_stack": (Row("triton", "wtsm_conv2d_stack", HALF_AND_SINGLE),),
     "double_conv2d_pool": (Row("triton", "double_conv2d_pool", HALF_AND_SINGLE),),
-    "diff_normalize": (Row("triton", "normalize", FRAMES),),
+    "diff_normalize": (Row("cuda", "normalize", FRAMES), Row("triton", "normalize", FRAMES)),
     "diff_normalize_backward": (Row("triton", "normalize", FRAMES),),
-    "standardize": (Row("triton", "normalize", FRAMES),),
+    "standardize": (Row("cuda", "normalize", FRAMES), Row("triton", "normalize", FRAMES)),
     "standardize_backward": (Row("triton", "normalize", FRAMES),),
-    "bigsmall_inputs": (Row("triton", "bigsmall_inputs", (torch.uint8,)),),
+    "bigsmall_inputs": tuple(Row(backend, "bigsmall_inputs", (torch.uint8,)) for backend in ("cuda", "triton")),
 }
 
 
-INSTALLED = tuple(backend for backend in ("triton",) if importlib.util.find_spec(backend))  # nothing is imported
+_TRITON = importlib.util.find_spec("triton") is not None  # nothing is imported
+INSTALLED = tuple(name for name, there in (("cuda", _cuda.loaded), ("triton", _TRITON)) if there)
 
 
 def rows(op: str, backend: str | None = None) -> list[Row]:
@@ -76,6 +78,8 @@ def chooser(op: str, backend: Callable[[], str | None]) -> Callable[..., Any]:
         if x.is_cuda or asked is not None:  # on interpreted CPU tensors only what is asked for
             for row in rows(op, asked):
                 if x.dtype in row.dtypes and x.numel() >= row.elements and _capable(x, row.capability):
+                    if row.backend == "cuda" and op in _cuda.TAKE_TF32:
+                        args = (*args[:-1], torch.backends.cudnn.allow_tf32)
                     return getattr(implementations, f"{op}_{row.backend}")(*args)
         return fallback(*args)
 
@@ -107,6 +111,9 @@ def register(namespace: str, schemas: Sequence[str], backend: Callable[[], str |
         op, _, signature = schema.partition("(")
         for row in TABLE.get(op, ()):
             name = f"{op}_{row.backend}"
+            if row.backend == "cuda":  # the library registers its kernels itself
+                own.define(f"{name}({_cuda.signature(op, signature)}")
+                continue
             own.define(f"{name}({signature}")
             for key in KEYS:
                 own.impl(name, implementation(op, row), key)

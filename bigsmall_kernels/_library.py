@@ -21,7 +21,7 @@ import torch.utils._pytree as pytree
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from . import _choosers, reference
+from . import _choosers, _cuda, reference
 
 NAMESPACE = "bigsmall_kernels"
 ISAS = ("portable", "avx2", "avx512")
@@ -286,9 +286,10 @@ def call(op: str, *args: Any) -> Any:
 def info() -> dict[str, Any]:
     """What was built, what is loaded, and which kernel each op runs on each device.
 
-    Returns a dictionary: `version`, `torch`, `library` (loaded or not, and a sentence), `isa` (the instruction set the
-    CPU kernels run on, None without a library), `threads`, and `kernels`: op -> device -> "cpp", "triton", "cuda" or
-    "reference"; for "cuda", GPU or not, the first choice of the table in `_choosers.py`, which also goes by dtype.
+    Returns a dictionary: `version`, `torch`, `library` and `cuda_library` (loaded or not, and a sentence), `isa` (the
+    instruction set the CPU kernels run on, None without a library), `threads`, and `kernels`: op -> device -> "cpp",
+    "triton", "cuda" or "reference"; for "cuda", GPU or not, the first choice of the table in `_choosers.py`, which also
+    goes by dtype.
     The backward ops that say "reference" are written in PyTorch over the compiled forward ops.
     """
     from ._version import __version__
@@ -298,6 +299,7 @@ def info() -> dict[str, Any]:
         "version": __version__,
         "torch": torch.__version__,
         "library": {"loaded": compiled, "note": library_note},
+        "cuda_library": {"loaded": _cuda.loaded, "note": _cuda.note},
         "isa": library.isa() if compiled else None,
         "threads": torch.get_num_threads(),
         "kernels": {
