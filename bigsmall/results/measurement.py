@@ -6,6 +6,7 @@ import json
 import math
 import os
 import tempfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
@@ -229,7 +230,8 @@ class Measurement:
 
         figure = draw(self)
         kind = Path(path).suffix.lstrip(".") or "png"
-        with whole(path) as aside:
+        with whole(path) as aside, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph")  # a name in letters that the font does not have: empty boxes
             figure.savefig(aside, format=kind, dpi=130)
 
     def report(self, path: str | os.PathLike[str]) -> None:

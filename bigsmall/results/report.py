@@ -108,7 +108,7 @@ def _units_card(m: Measurement) -> str:
         return ""
     shares = {name: share(m, name) for name in m.action_units}
     active = sorted((name for name, part in shares.items() if part >= 0.005), key=lambda name: -shares[name])
-    said = ", ".join(f"{name} {100 * shares[name]:.0f} %" for name in active) or "none"
+    said = escape(", ".join(f"{name} {100 * shares[name]:.0f} %" for name in active) or "none")
     measured = int(m.frames[list(m.action_units)].notna().all(axis=1).sum())
     if measured:
         lines = f"<strong>{len(active)} of {len(shares)} seen</strong><p>Active, of the time measured: {said}</p>"

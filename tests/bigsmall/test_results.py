@@ -201,7 +201,9 @@ def test_a_picture_of_one_face_among_others_says_which():
     assert "face 3" in texts(m.others[0])
 
 
-def test_a_file_name_is_no_formula():
+@pytest.mark.filterwarnings("error")
+def test_a_file_name_is_no_formula_and_may_be_in_any_alphabet(tmp_path):
+    measured(n=5, units=(), name="\u65e5\u672c").plot(tmp_path / "p.png")
     assert "a $x_1$ b" in texts(measured(units=(), name="a $x_1$ b"))
 
 
@@ -315,7 +317,8 @@ def test_the_page_has_a_section_for_every_face(tmp_path):
 
 def test_what_others_wrote_is_text_on_the_page_and_no_markup(tmp_path):
     evil = '<img src=x onerror="alert(1)">&amp;</style></title>'
-    m = measured(name=evil)
+    m = measured(name=evil, units=(evil,))
+    m.frames[f"{evil}_c"] = 1
     model = m.model | {"weights": evil, "cards": [{"name": evil, "note": evil}]}
     m = dataclasses.replace(m, heart_rate=Reading.refused(HEART_RATE, evil), model=model)
     m.windows["note"] = m.windows["note"].where(m.windows["note"].isna(), evil)
