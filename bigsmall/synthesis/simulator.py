@@ -192,6 +192,8 @@ class Simulation:
     def write(self, path: str | os.PathLike[str], *, crf: int | None = None) -> None:
         """Write the video with its timestamps, and the truth beside it: see `synthesize`."""
         path = Path(path)
+        if path.suffix not in (".mkv", ".mp4"):
+            raise ValueError(f"path must end in .mkv or .mp4, got {path.name!r}")
         lossy = path.suffix == ".mp4"
         if crf is not None and not (lossy and isinstance(crf, int) and 0 <= crf <= 51):
             raise ValueError(f"crf must be an integer from 0 to 51 and for .mp4, or None, got {crf!r} for {path.name}")

@@ -344,6 +344,8 @@ def test_mp4_is_lossy_and_the_same_every_time(tmp_path) -> None:
     assert 0 < np.abs(read - frames(seed=7, **SMALL)).mean() < 4
     with pytest.raises(ValueError, match="crf"):
         synthesize(tmp_path / "face.mkv", crf=20, **SMALL)
+    with pytest.raises(ValueError, match=r"\.mkv or \.mp4, got 'face\.avi'"):
+        synthesize(tmp_path / "face.avi", **SMALL)
 
 
 @pytest.mark.parametrize("size", [(96, 96), (97, 65)])
