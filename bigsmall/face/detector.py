@@ -86,7 +86,7 @@ class FaceDetector:
         height, width = rgb.shape[:2]
         scale = min(1.0, SMALLEST / (MIN_FACE * min(height, width)))
         step = max(1, int(0.5 / scale))  # of very large pictures every step-th pixel is enough
-        picture = torch.from_numpy(np.ascontiguousarray(rgb[::step, ::step])).permute(2, 0, 1)[None]
+        picture = torch.from_numpy(np.array(rgb[::step, ::step], order="C")).permute(2, 0, 1)[None]
         found: list[Tensor] = []
         scores: list[Tensor] = []
         while min(height, width) * scale >= SMALLEST:

@@ -154,6 +154,11 @@ def test_the_callers_threads_are_left_as_they_were(detector):
         torch.set_num_threads(before)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_picture_need_not_be_writable(detector):
+    detector.detect(np.broadcast_to(np.uint8(90), (50, 50, 3)))
+
+
 def test_a_picture_of_another_kind_is_refused(detector):
     with pytest.raises(ValueError, match="float32"):
         detector.detect(np.zeros((50, 50, 3), np.float32))
