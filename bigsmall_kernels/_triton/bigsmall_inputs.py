@@ -102,8 +102,7 @@ def _inputs(
                     columns = tl.minimum((j + 1) * cells, (v + 1) * size) - tl.maximum(j * cells, v * size)
                     mean += tl.sum(d * rows.to(tl.float64)[:, None] * columns.to(tl.float64)[None, :])
         if frame + 1 < n:
-            area = size.to(tl.float64) * size
-            tl.store(small + (frame * 3 + channel) * cells * cells + cell, (mean / area).to(tl.float32))
+            tl.store(small + (frame * 3 + channel) * cells * cells + cell, (mean / (size * size)).to(tl.float32))
     tl.store(sums + pid.to(tl.int64) * 4, sum_x)
     tl.store(sums + pid.to(tl.int64) * 4 + 1, sum_xx)
     tl.store(sums + pid.to(tl.int64) * 4 + 2, sum_d)

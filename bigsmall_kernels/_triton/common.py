@@ -26,7 +26,8 @@ def dot_dtype(x: Tensor) -> tl.dtype:
 
 def dot_precision() -> str:
     """How float32 is multiplied: TF32 where torch's convolutions may use it."""
-    return "tf32" if torch.backends.cudnn.allow_tf32 else "ieee"
+    allowed = torch.backends.cudnn.conv.fp32_precision == "tf32"  # type: ignore[attr-defined]
+    return "tf32" if allowed else "ieee"
 
 
 def index_dtype(*tensors: Tensor) -> tl.dtype:
@@ -50,7 +51,9 @@ def blocks(x: Tensor, pixels: int, filters: int) -> Blocks:
     columns = min(max(triton.next_power_of_2(filters), 16), 64)
     if pixels < 1 << 14:
         return Blocks(32, columns, 32, 4)
-    return Blocks(64 if x.dtype == torch.float32 and dot_precision() == "ieee" else 128, columns, 32, 8)
+    if x.dtype == torch.float32 and dot_precision() == "ieee":
+        return Blocks(64, columns, 16, 8)
+    return Blocks(128, columns, 32, 8)
 
 
 @triton.jit

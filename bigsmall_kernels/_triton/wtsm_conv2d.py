@@ -240,5 +240,5 @@ def wtsm_conv2d_backward(
     if mask[1] or mask[2]:
         total, last = _weight_and_bias(grad, y, x, weight, n_segment, fold, wrap, padding, activation)
         gw = total.to(weight.dtype) if mask[1] else gw
-        gb = last.to(weight.dtype) if mask[2] else gb
+        gb = last.to(weight.dtype, copy=True) if mask[2] else gb
     return gx, gw, gb

@@ -277,12 +277,18 @@ def test_gradients_of_many_parts_are_added_in_one_order(launched: list[str]) -> 
 # --- derivatives, compile and export, as of every op ------------------------------------------------------------------
 
 test_float32_gradients = test_every_op.test_float32_gradients_are_the_references
-test_compile_in_one_graph = test_every_op.test_compile_in_one_graph
+test_compile_in_one_graph = full(test_every_op.test_compile_in_one_graph)
 test_gradients_only_where_asked = full(test_every_op.test_gradients_only_where_asked)
 test_exported_models_still_train = full(test_every_op.test_exported_models_still_train)
 test_opcheck = full(test_every_op.test_opcheck)
 test_opcheck_with_gradients = full(test_every_op.test_opcheck_with_gradients)
 test_autocast = full(test_every_op.test_autocast)
+
+
+@pytest.mark.parametrize("name", ["wtsm_conv2d", "standardize"])
+def test_compile(name: str, launched: list[str]) -> None:
+    test_every_op.test_compile_in_one_graph(name)
+    assert launched
 
 
 # --- the inputs -------------------------------------------------------------------------------------------------------

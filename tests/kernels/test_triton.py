@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import bigsmall_kernels as bk
 from bigsmall_kernels import _choosers, _library
@@ -40,6 +41,19 @@ def test_a_chooser_stands_under_the_cuda_key(op: str) -> None:
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"bigsmall_kernels_impl::{op}_{backend}", "CUDA")
     assert bk.info()["kernels"][op]["cuda"] == (installed or ["reference"])[0]
     assert bk.info()["kernels"][op]["cpu"] != "triton"
+
+
+def test_fakes_on_a_cuda_device_that_is_not_there() -> None:
+    """What compile and export see of a model on a GPU: shapes, dtypes and the device, whichever kernel will run."""
+    with FakeTensorMode():
+        x = torch.empty(6, 4, 5, 5, device="cuda", dtype=torch.half, memory_format=torch.channels_last)
+        weight, bias = x.new_empty(3, 4, 3, 3), x.new_empty(3)
+        y = bk.wtsm_conv2d(bk.wtsm(x), weight, bias)
+        assert (y.shape, y.dtype, y.device.type) == ((6, 3, 5, 5), torch.half, "cuda")
+        assert y.is_contiguous(memory_format=torch.channels_last)
+        assert bk.standardize(bk.wtsm_conv2d_stack(x, [weight], [bias])).dtype == torch.float32
+        with bk.use_backend("cpp"), pytest.raises(RuntimeError, match="no cpp kernel for a tensor on cuda"):
+            bk.wtsm(x)
 
 
 def test_ops_without_a_kernel_of_their_own_run_the_reference_over_the_others() -> None:
