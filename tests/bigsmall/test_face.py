@@ -156,7 +156,9 @@ def test_the_callers_threads_are_left_as_they_were(detector):
 
 @pytest.mark.filterwarnings("error")
 def test_a_picture_need_not_be_writable(detector):
-    detector.detect(np.broadcast_to(np.uint8(90), (50, 50, 3)))
+    rgb = np.full((50, 50, 3), 90, np.uint8)
+    rgb.flags.writeable = False
+    detector.detect(rgb)
 
 
 def test_a_picture_of_another_kind_is_refused(detector):
