@@ -1,4 +1,4 @@
-# make demo | test | lint | bench | clean. Each first makes .venv, with pinned versions and the extension, where it is not.
+# make demo | test | lint | bench | trust | clean. Each first makes .venv, with pinned versions and the extension, where it is not.
 # PYTHON names the interpreter that .venv is made with.
 
 PYTHON ?= python3
@@ -10,7 +10,7 @@ PEERS := .venv/peers
 SOURCES := setup.py pyproject.toml $(wildcard csrc/*.* csrc/*/*.*)
 RESULTS := bench/results/cpu.json
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench trust clean
 
 define COMPARE
 import json, pandas
@@ -40,9 +40,15 @@ bench: $(INSTALLED) $(PEERS)
 	mkdir -p $(dir $(RESULTS))
 	python -m pytest bench/ --benchmark-json=$(RESULTS)
 	python bench/report.py $(RESULTS)
+	python bench/pipeline.py -o bench/results/pipeline
+
+# how far the rates can be trusted: simulates and measures 380 videos into trust/, and resumes there
+trust: $(INSTALLED)
+	python bench/trust.py measure trust
+	python bench/trust.py evaluate trust
 
 clean:
-	rm -rf .venv build dist demo *.egg-info bigsmall_kernels/*.so bigsmall_kernels/_build.json
+	rm -rf .venv build dist demo trust *.egg-info bigsmall_kernels/*.so bigsmall_kernels/_build.json
 
 $(PACKAGES): requirements.txt
 	$(PYTHON) -m venv .venv
