@@ -5,14 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
+
+_numbers = count()
+
+
+def beside(path: str | os.PathLike[str], suffix: str = ".part") -> Path:
+    """A hidden name in the same folder, absolute, that no other writer of `path` has, in this process or another."""
+    path = Path(path).absolute()
+    return path.with_name(f".{path.stem}.{os.getpid()}.{next(_numbers)}{suffix}")
 
 
 @contextmanager
 def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A path beside `path` to write to; renamed to it at the end, removed if anything fails before."""
-    path = Path(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    aside = beside(path)
     try:
         yield aside
         os.replace(aside, path)

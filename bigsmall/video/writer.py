@@ -12,6 +12,8 @@ from typing import Any
 import av
 import numpy as np
 
+from bigsmall.files import beside
+
 
 class VideoWriter:
     """Write RGB frames to a file: lossless FFV1 (.mkv or .mp4) by default, or x264 (.mp4).
@@ -34,8 +36,7 @@ class VideoWriter:
         if not (math.isfinite(fps) and fps > 0):
             raise ValueError(f"fps was {fps!r}, expected a positive number of frames per second")
         self.path = Path(path)
-        # absolute: to FFmpeg a relative a:b.mkv is an address
-        self._aside = self.path.absolute().with_name(f".{self.path.stem}.{os.getpid()}{self.path.suffix}")
+        self._aside = beside(self.path, self.path.suffix)  # absolute: to FFmpeg a relative a:b.mkv is an address
         self._rate, self._codec, self._options = Fraction(fps).limit_denominator(100_000), codec, options
         self._container: Any = None
         self._stream: Any = None

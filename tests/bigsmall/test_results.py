@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from bigsmall.files import whole
 from bigsmall.results import WINDOW_COLUMNS, Measurement, Reading, Thumbnail, Trace, measurement
 from bigsmall.signals import HEART_RATE, RESPIRATION_RATE, Rate, Vital
 from bigsmall.video import open_video
@@ -392,6 +393,13 @@ def test_into_a_folder_that_is_there_files_are_renamed_within_it(tmp_path, monke
     measured().save(tmp_path)
     assert all(tmp_path in path.parents for path in moved)
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+
+
+def test_who_writes_the_same_file_last_wins(tmp_path):
+    with whole(tmp_path / "a.txt") as first, whole(tmp_path / "a.txt") as second:
+        first.write_text("first")
+        second.write_text("second")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.txt", "first")]
 
 
 def test_a_measurement_is_equal_to_itself_only():
