@@ -29,7 +29,8 @@ def measure(
 
     Args:
         source: a video file, an array (T, H, W, 3) of uint8 RGB, a folder of images, or a capture, as
-            `bigsmall.open_video` takes them; arrays and folders with `fps` or `timestamps` (seconds).
+            `bigsmall.open_video` takes them, arrays and folders with `fps` or `timestamps` (seconds); or what it
+            returned, e.g. with other `Limits`.
         weights: a file, a name, "au=FILE,pulse=FILE,respiration=FILE", or what `bigsmall.weights.load` made of one.
         crop: which part of the picture is measured: "frame", "square", "face", "face:SCALE", "x,y,w,h" or (x, y, w, h)
             in pixels. Given, it is taken at its word: "face" looks for one, the others do not. Not given, it is the

@@ -103,7 +103,8 @@ class Measurement:
     """Everything that was measured of one face of a video.
 
     Attributes:
-        source: name, width, height, fps, frames, seconds and, where something was wrong, a note.
+        source: name, width, height, fps, frames, repeated (frames that show the picture before them again), seconds
+            and, where something was wrong, a note.
         heart_rate, respiration_rate: from the network.
         unsupervised: the heart rate without a network, as an independent check, by method: "pos", "chrom", "green".
         frames: one row a frame: frame, timestamp (s), face_id, success, confidence, x, y, w, h (pixels), bvp,

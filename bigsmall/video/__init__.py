@@ -32,7 +32,8 @@ def open_video(
 
     Args:
         source: a path to a video file; an array (T, H, W, 3) of uint8 RGB; a path to a folder of images (in the natural
-            order of their names); or a capture, any object whose `read()` gives `(ok, BGR frame)` as OpenCV's does.
+            order of their names); a capture, any object whose `read()` gives `(ok, BGR frame)` as OpenCV's does; or a
+            `Video` that is open already, with its own clock and limits.
         fps: frames per second. Arrays and folders need it, or `timestamps`; it replaces a file's own clock.
         timestamps: seconds of each frame, strictly increasing; instead of `fps`. One for every frame: of a file, also
             for its damaged ones.
@@ -43,6 +44,10 @@ def open_video(
         ValueError, TypeError: an argument is wrong; the message names it.
     """
     clock = None if fps is None and timestamps is None else Clock(fps, timestamps)
+    if isinstance(source, Video):
+        if clock is not None:
+            raise ValueError("fps or timestamps were given, expected neither with a Video that is open already")
+        return source
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
         try:

@@ -236,6 +236,13 @@ def test_any_name_can_be_written_and_read(tmp_path, monkeypatch):
         write(Path("missing/a.mkv"), frames)
 
 
+def test_what_is_open_stays_as_it_is():
+    video = open_video(noise(3), fps=10)
+    assert open_video(video) is video
+    with pytest.raises(ValueError, match="fps or timestamps were given"):
+        open_video(video, fps=5)
+
+
 def test_a_gap_in_the_clock_is_told():
     times = [0, 0.1, 0.2, 300.2, 300.3]
     video = open_video(noise(5), timestamps=times)
