@@ -68,6 +68,12 @@ def available(op: str, backend: str, x: Tensor) -> bool:
     return (interpreted or x.is_cuda) and any(x.dtype in row.dtypes for row in rows(op, backend))
 
 
+def tf32() -> bool:
+    """Whether float32 may be multiplied as TF32: where torch's convolutions may, by its old switch or its new one."""
+    allowed: bool = torch.backends.cudnn.conv.fp32_precision == "tf32"  # type: ignore[attr-defined]
+    return allowed
+
+
 def chooser(op: str, backend: Callable[[], str | None]) -> Callable[..., Any]:
     """What stands under the CUDA key: runs the implementation that `backend()` asks for, else the table's."""
     implementations = getattr(torch.ops, NAMESPACE)
@@ -79,7 +85,7 @@ def chooser(op: str, backend: Callable[[], str | None]) -> Callable[..., Any]:
             for row in rows(op, asked):
                 if x.dtype in row.dtypes and x.numel() >= row.elements and _capable(x, row.capability):
                     if row.backend == "cuda" and op in _cuda.TAKE_TF32:
-                        args = (*args[:-1], torch.backends.cudnn.allow_tf32)
+                        args = (*args[:-1], tf32())
                     return getattr(implementations, f"{op}_{row.backend}")(*args)
         return fallback(*args)
 

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .._choosers import INTERPRETED
+from .._choosers import INTERPRETED, tf32
 
 TL = {
     torch.float32: tl.float32,
@@ -25,9 +25,8 @@ def dot_dtype(x: Tensor) -> tl.dtype:
 
 
 def dot_precision() -> str:
-    """How float32 is multiplied: TF32 where torch's convolutions may use it."""
-    allowed = torch.backends.cudnn.conv.fp32_precision == "tf32"  # type: ignore[attr-defined]
-    return "tf32" if allowed else "ieee"
+    """How float32 is multiplied."""
+    return "tf32" if tf32() else "ieee"
 
 
 def index_dtype(*tensors: Tensor) -> tl.dtype:

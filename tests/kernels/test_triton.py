@@ -56,6 +56,14 @@ def test_fakes_on_a_cuda_device_that_is_not_there() -> None:
             bk.wtsm(x)
 
 
+@pytest.mark.parametrize("switch", ["cudnn.allow_tf32 = False", "fp32_precision = 'ieee'"])
+def test_tf32_follows_torchs_switches(switch: str) -> None:
+    """The old one and the new one, which torch does not let one read through the other; TF32 is torch's default."""
+    asked = "import torch; from bigsmall_kernels._choosers import tf32; assert tf32()"
+    code = f"{asked}; torch.backends.{switch}; assert not tf32()"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
 def test_ops_without_a_kernel_of_their_own_run_the_reference_over_the_others() -> None:
     others = set(_library.OPS) - set(_choosers.TABLE)
     assert {op for op in others if not op.startswith("pack_")} == {

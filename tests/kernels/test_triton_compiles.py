@@ -23,9 +23,11 @@ from bigsmall_kernels._triton import (
 )
 
 # Bytes a thread that a kernel may keep in memory, and why.
+MORE_AT_ONCE = "the assembler gives up two to four registers (of 48, 80, 96 or 128) for one more program at a time"
 SPILLS = {
-    "conv": (16, "only in IEEE float32, where the assembler prefers 80 registers and three programs at once"),
-    "_sums": (8, "only of float64 frames, where the assembler prefers more programs at once"),
+    "conv": (16, f"only in float32: {MORE_AT_ONCE}"),
+    "_weight_gradient": (16, f"only in float32: {MORE_AT_ONCE}"),
+    "_sums": (8, f"only of float64 frames: {MORE_AT_ONCE}"),
     "_inputs": (32, "around the subroutine of a float64 division, once a program and outside its loops"),
     "_stack": (48, "a clip on chip takes all registers; half as many pixels at a time would gather twice as often"),
 }
