@@ -52,7 +52,10 @@ def look(rgb: np.ndarray, face: Sequence[float], previous: np.ndarray | None = N
         then = before[..., 1].astype(np.float64)
         moved_right = _along(green.mean(axis=0), then.mean(axis=0)) * right_step / w
         moved_down = _along(green.mean(axis=1), then.mean(axis=1)) * down_step / w
-    beside = np.concatenate([rgb[top:bottom:8, :left:8, 1].ravel(), rgb[top:bottom:8, right::8, 1].ravel()])
+    # What lies beside the face; the outer tenths of a box that leaves little of the picture.
+    edge = (right - left) // 10 if width - (right - left) < 0.2 * (right - left) else 0
+    rows = rgb[top:bottom:8, ::4, 1]
+    beside = np.concatenate([rows[:, : (left + edge) // 4].ravel(), rows[:, (right - edge) // 4 :].ravel()])
     return Look(
         float(w),
         float(now.mean()),

@@ -26,6 +26,7 @@ LINE = 1.5  # logarithm above the noise beyond which a bin is not taken for nois
 BELOW = 0.7  # how far the mean logarithm of exponential noise, cut off at LINE, lies below the logarithm of its mean
 OVERTONE = 0.35  # the least strength, beside its overtone, of a rhythm that is weaker than that
 SIGNIFICANT = 3.0  # nats: noise does that once in twenty times
+FEW = 3.5  # cycles in a window, of which the spectrum's top is no longer the frequency
 NOTHING = 1e-9  # of the strongest power: what is so much weaker than something else is not looked at
 WANDER = 0.05  # a rhythm varies by so much of its frequency from window to window
 MARGIN = 0.03  # a band is searched a little beyond its ends, so that these can be measured themselves
@@ -33,12 +34,18 @@ MARGIN = 0.03  # a band is searched a little beyond its ends, so that these can 
 
 @dataclass(frozen=True)
 class Band:
-    """Where a rhythm is looked for (Hz), in windows of how many seconds, and what its noise is taken to be like."""
+    """Where a rhythm is looked for, and beside what.
+
+    Attributes:
+        low, high: Hz. window: seconds.
+        noise: the noise is taken from between these two, Hz; `slope`: its power law falls no more steeply than so.
+    """
 
     low: float
     high: float
     window: float
-    slope: float  # of the noise's power law, the steepest
+    noise: tuple[float, float]
+    slope: float
 
 
 class Spectra:
@@ -52,14 +59,14 @@ class Spectra:
 
     def __init__(self, x: Array, fs: float, band: Band) -> None:
         parts, step = _windows(x, fs, band.window)
-        n = parts.shape[1]
+        self._parts, n = parts, parts.shape[1]
         taper = hann(n, sym=False)
         nfft = 1 << (PAD * n - 1).bit_length()
         frequencies = np.fft.rfftfreq(nfft, 1 / fs)
         power = np.abs(np.fft.rfft(remove_line(parts, axis=1) * taper, nfft)) ** 2 * (2 / taper.sum()) ** 2
         self._strongest = power.argmax(axis=1)[:, None]
         self._peak = np.take_along_axis(power, self._strongest, 1)
-        useful = slice(int(np.searchsorted(frequencies, 1.25 * band.high, "right")))
+        useful = slice(int(np.searchsorted(frequencies, max(1.25 * band.high, band.noise[1]), "right")))
         self.frequencies: Array = frequencies[useful].astype(np.float64)
         self.power: Array = power[:, useful].astype(np.float64)
         self.seconds = n / fs
@@ -74,7 +81,7 @@ class Spectra:
     def _noise(self, band: Band, fs: float) -> tuple[Array, Array]:
         """How many times each bin is above the noise, (W, F), and from how many other bins that is known, (W, 1)."""
         f, power = self.frequencies, np.maximum(self.power, np.finfo(float).tiny)
-        noise = (f >= band.low) & (f <= min(band.high, 0.48 * fs))
+        noise = (f >= band.noise[0]) & (f <= min(band.noise[1], 0.48 * fs))
         position, level = np.log(f[noise]), np.log(power[:, noise])
         among = np.ones(level.shape, dtype=bool)
         for _ in range(5):  # lines are taken out of the noise until none is left in it
@@ -126,7 +133,10 @@ class Spectra:
         """
         near = np.flatnonzero(self.near(frequency))
         tops = near[self.power[:, near].argmax(axis=1)]
-        rates = [peak_frequency(self.frequencies, self.power[i], int(top)) for i, top in enumerate(tops)]
+        if frequency * self.seconds < FEW:
+            rates = [_sinusoid(part, self.frequencies[near] * self.seconds) / self.seconds for part in self._parts]
+        else:
+            rates = [peak_frequency(self.frequencies, self.power[i], int(top)) for i, top in enumerate(tops)]
         variance = 8 / self.ratio[np.arange(len(tops)), tops].mean() / (2 * np.pi * self.seconds) ** 2 + np.var(rates)
         return float(np.mean(rates)), float(np.sqrt(variance / self.windows))
 
@@ -141,6 +151,17 @@ def _windows(x: Array, fs: float, seconds: float) -> tuple[Array, float]:
     starts = np.linspace(0, len(x) - n, 1 + int(np.ceil((len(x) - n) / (n / 2))))
     step = starts[1] - starts[0] if len(starts) > 1 else n
     return np.stack([x[start : start + n] for start in np.rint(starts).astype(int)]), float(step)
+
+
+def _sinusoid(x: Array, cycles: Array) -> float:
+    """How many cycles, of those given, `x` goes through: the least squares of a sinusoid on a straight line."""
+    t = np.linspace(0, 1, len(x), endpoint=False)
+    straight = np.stack([np.ones_like(t), t])
+    left = []
+    for count in cycles:
+        basis = np.concatenate([straight, [np.cos(2 * np.pi * count * t), np.sin(2 * np.pi * count * t)]]).T
+        left.append(float(np.linalg.lstsq(basis, x, rcond=None)[1].sum()))
+    return float(cycles[np.argmin(left)])
 
 
 @dataclass(frozen=True)
@@ -162,14 +183,15 @@ class Line:
 
 
 def find_line(first: Spectra, second: Spectra | None = None) -> Line | None:
-    """The rhythm with the most evidence in both together; None where no spectrum has a top within the band."""
+    """The rhythm with the most evidence in both together; None where that is no top within the band."""
     f = first.frequencies
     total = first.total
     if second is not None:
         total = total + np.interp(f, second.frequencies, second.total)
     tops, _ = find_peaks(total)
     low, high = first.searched
-    tops = tops[(f[tops] >= low) & (f[tops] <= high)]
+    near = 0.25 / first.seconds  # a spectrum's top may lie so far from a slow rhythm
+    tops = tops[(f[tops] >= low - near) & (f[tops] <= high + near)]
     if not len(tops):
         return None
     tops = tops[np.argsort(-total[tops])][:8]
@@ -179,6 +201,8 @@ def find_line(first: Spectra, second: Spectra | None = None) -> Line | None:
     means, errors = np.array([spectra.mean(top) for spectra in both]).T
     weights = np.array(evidence) + 1e-3
     frequency = float(np.average(means, weights=weights))
+    if not low <= frequency <= high:
+        return None
     variance = np.average(errors**2 + (means - frequency) ** 2, weights=weights)
     # other rhythms: neither this one's neighbours nor its overtones
     others = [g for g in f[tops] if min(abs(g - k * top) for k in (1, 2, 3)) > 2 / first.seconds]

@@ -30,27 +30,34 @@ ACCEPTED = 0.8  # the least confidence with which a rate is given
 
 @dataclass(frozen=True)
 class Vital:
-    """What is measured: its name and unit, its band (Hz), the least duration and a window's (s).
+    """What is measured.
 
-    `right`: per minute, how near a rate must be to be right. `slope`: the steepest power law of its noise.
+    Attributes:
+        name, unit. seconds: the least duration. window: of a table of rates over time, seconds.
+        right: per minute, how near a rate must be to be right.
+        band: where the rhythm is looked for.
     """
 
     name: str
     unit: str
-    low: float
-    high: float
     seconds: float
     window: float
     right: float
-    slope: float
+    band: Band
 
     @property
-    def band(self) -> Band:
-        return Band(self.low, self.high, self.window, self.slope)
+    def low(self) -> float:
+        """Hz."""
+        return self.band.low
+
+    @property
+    def high(self) -> float:
+        """Hz."""
+        return self.band.high
 
 
-HEART_RATE = Vital("heart rate", "bpm", 40 / 60, 3.0, 8.0, 10.0, 3.0, -2.0)
-RESPIRATION_RATE = Vital("respiration rate", "breaths/min", 0.1, 0.5, 20.0, 20.0, 2.0, -1.0)
+HEART_RATE = Vital("heart rate", "bpm", 8.0, 10.0, 3.0, Band(40 / 60, 3.0, 10.0, (40 / 60, 3.0), -2.0))
+RESPIRATION_RATE = Vital("respiration rate", "breaths/min", 20.0, 20.0, 2.0, Band(0.1, 0.5, 15.0, (0.075, 0.7), -1.0))
 
 
 @dataclass(frozen=True)
@@ -99,8 +106,8 @@ class Finding:
     alone: tuple[float, ...]  # Hz: where either waveform for itself has the most evidence
 
     def features(self) -> tuple[float, ...]:
-        """What the confidence is made of; the first is 1. What the light explains is no evidence."""
-        first, second = (evidence * (1 - self.flicker) for evidence in (self.line.first, self.line.second))
+        """What the confidence is made of, 1 first. Only power that the light does not explain is evidence."""
+        first, second = (evidence * (1 - self.flicker) ** 2 for evidence in (self.line.first, self.line.second))
         return 1.0, *np.log1p([first, second, min(first, second), self.line.rival])
 
     def spread(self) -> float:

@@ -254,20 +254,17 @@ NOISES = {
 }
 
 
-@pytest.mark.parametrize("filtered", [False, True])
 @pytest.mark.parametrize("colour", NOISES)
 @pytest.mark.parametrize(
     ("vital", "seconds"),
     [(HEART_RATE, 8), (HEART_RATE, 20), (HEART_RATE, 60), (RESPIRATION_RATE, 20), (RESPIRATION_RATE, 60)],
 )
-def test_noise_is_refused(vital, seconds, colour, filtered):
+def test_noise_is_refused(vital, seconds, colour):
     """At most 3 of 60 pass, alone or beside a second noise; over many seeds it is about 1."""
     rng = np.random.default_rng(int(seconds) + len(colour))
     alone = together = 0
     for _ in range(60):
         first, second = (NOISES[colour](rng, int(seconds * 30)) for _ in range(2))
-        if filtered:
-            first, second = (bandpass(x, 30, vital.low, vital.high) for x in (first, second))
         alone += assess(first, 30, vital).value is not None
         together += assess(first, 30, vital, second).value is not None
     assert alone <= 3
@@ -332,7 +329,7 @@ def test_the_whole_band_is_measured_and_nothing_is_halved_or_doubled(bpm):
 def test_the_whole_band_of_breaths_is_measured(per_minute):
     rng = np.random.default_rng(per_minute)
     first, second = (np.sin(2 * np.pi * per_minute / 60 * T40) + 0.2 * rng.normal(size=T40.size) for _ in range(2))
-    assert assess(first, 10, RESPIRATION_RATE, second).value == pytest.approx(per_minute, abs=0.5)
+    assert assess(first, 10, RESPIRATION_RATE, second).value == pytest.approx(per_minute, abs=0.3)
 
 
 @pytest.mark.parametrize("bpm", [30, 33, 190, 220])
@@ -400,7 +397,8 @@ SMOOTH = {
 @pytest.mark.parametrize("shape", SMOOTH)
 def test_trends_are_refused_with_a_reason(vital, shape):
     x = SMOOTH[shape]
-    for wave in (x, detrend(x), x.astype(np.float32)):
+    smoothness = (30 / (2 * np.pi * vital.low * 2 / 3)) ** 2  # as `measure` detrends
+    for wave in (x, detrend(x, smoothness), x.astype(np.float32)):
         rate = assess(wave, 30, vital)
         assert rate.value is None
         assert rate.interval is None

@@ -8,7 +8,8 @@ from bigsmall.signals.conditions import Conditions, Look, look
 from bigsmall.signals.motion import Breathing, shift
 
 FACE = (70.0, 40.0, 60.0, 80.0)
-T = np.arange(300) / 15
+FS = 8
+T = np.arange(20 * FS) / FS
 
 
 def texture(rng, height, width, smooth=4):
@@ -27,17 +28,19 @@ class Scene:
     def __init__(self, seed=0):
         rng = np.random.default_rng(seed)
         self.wall, self.cloth, self.skin = (texture(rng, 200, 200) for _ in range(3))
-        self.noise = rng
+        self.noise = rng.normal(size=(400, 400, 3))
+        self.rng = rng
+        self.y, self.x = np.mgrid[:200, :200].astype(float)
 
     def frame(self, chest=0.0, sideways=0.0, head=(0.0, 0.0), light=1.0, sigma=0.5):
-        y, x = np.mgrid[:200, :200].astype(float)
+        y, x, (i, j) = self.y, self.x, self.rng.integers(200, size=2)
         picture = 60 + 30 * self.wall
         shoulders = np.clip(y - chest - 128 - 0.35 * np.abs(x - sideways - 100), 0, 1)
         picture += shoulders * (150 + 40 * self.cloth - picture)
         face = np.clip(38 - np.hypot((x - 100 - head[0]) * 1.3, y - 80 - head[1]), 0, 1)
         picture += face * (120 + 60 * self.skin - picture)
         picture = picture[..., None] * [1.0, 0.9, 0.8] * light
-        return np.clip(np.rint(picture + sigma * self.noise.normal(size=picture.shape)), 0, 255).astype(np.uint8)
+        return np.clip(np.rint(picture + sigma * self.noise[i : i + 200, j : j + 200]), 0, 255).astype(np.uint8)
 
 
 def followed(frames, face=FACE, moved=()):
@@ -76,7 +79,7 @@ def test_breathing_is_followed_whatever_else_moves(disturbed):
     found = followed(frames)
     assert np.corrcoef(found, breath)[0, 1] > 0.95
     assert np.ptp(found) == pytest.approx(np.ptp(breath) / FACE[3], rel=0.25)
-    assert assess(found, 15, RESPIRATION_RATE, found).value == pytest.approx(15, abs=0.5)
+    assert assess(found, FS, RESPIRATION_RATE, found).value == pytest.approx(15, abs=0.5)
 
 
 def test_a_box_that_moves_is_no_breath():
@@ -144,7 +147,7 @@ def conditions(**changes):
 def test_the_worst_condition_is_named_when_a_rate_is_refused(changes, reason):
     found = conditions(**changes)
     assert (found.reason() or "").startswith(reason or "")
-    rate = assess(np.random.default_rng(0).normal(size=len(T)).cumsum(), 15, HEART_RATE, None, found)
+    rate = assess(np.random.default_rng(0).normal(size=len(T)).cumsum(), FS, HEART_RATE, None, found)
     assert rate.value is None
     assert (reason or "does not stand out") in rate.note
 
@@ -160,8 +163,8 @@ def test_a_pulse_that_the_light_beside_the_face_shows_too_is_flicker():
     assert lit.flicker(1.2, HEART_RATE.band) > 0.8
     assert alive.flicker(1.2, HEART_RATE.band) < 0.05
     wave = beat + 0.05 * np.random.default_rng(0).normal(size=len(T))
-    assert assess(wave, 15, HEART_RATE, wave, alive).value == pytest.approx(72, abs=0.5)
-    refused = assess(wave, 15, HEART_RATE, None, lit)
+    assert assess(wave, FS, HEART_RATE, wave, alive).value == pytest.approx(72, abs=0.5)
+    refused = assess(wave, FS, HEART_RATE, None, lit)
     assert refused.value is None
     assert "the light flickers" in refused.note
 
