@@ -349,6 +349,24 @@ def test_the_rate_by_peaks_and_the_signal_to_noise_ratio_come_with_it():
     assert assess(rng.normal(size=600), 30, HEART_RATE).by_peaks is None
 
 
+def test_a_burst_is_no_pulse():
+    """Ten of 40 seconds beat, at the strength at which 40 seconds of it are found."""
+    rng = np.random.default_rng(0)
+    beat, noises = np.sin(2 * np.pi * 1.3 * T40), rng.normal(size=(2, T40.size))
+    waves = (beat * (end > T40) + noises for end in (40, 10))
+    always, once = (assess(first, 10, HEART_RATE, second) for first, second in waves)
+    assert always.value == pytest.approx(78, abs=1)
+    assert once.value is None
+
+
+def test_what_only_one_of_two_waveforms_shows_is_no_pulse():
+    rng = np.random.default_rng(0)
+    beat, noises = 0.7 * np.sin(2 * np.pi * 1.3 * T40), rng.normal(size=(2, T40.size))
+    assert assess(beat + noises[0], 10, HEART_RATE, beat + noises[1]).value == pytest.approx(78, abs=1)
+    one = assess(beat + noises[0], 10, HEART_RATE, noises[1])
+    assert one.confidence < assess(beat + noises[0], 10, HEART_RATE).confidence
+
+
 def test_confidence_falls_and_the_interval_grows_with_noise():
     rates = []
     for noise in (0.1, 0.4, 0.7):
