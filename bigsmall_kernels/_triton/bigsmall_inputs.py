@@ -19,16 +19,13 @@ def _axis(start, scale, i):
 
 
 @triton.jit
-def _resized(
-    frames, frame, x, y, wide, high, height, width, fn, fh, fw, fc, channel, i, j, inside, PIXELS: tl.constexpr
-):  # fmt: skip
-    """`reference.bigsmall_pixels` at resized pixels (i, j) of a box at (x, y): each `wide` by `high` source pixels."""
+def _resized(picture, x, y, wide, high, height, width, fh, fw, i, j, inside, PIXELS: tl.constexpr):
+    """`reference.bigsmall_pixels` of one channel, at resized pixels (i, j) of `wide` by `high` source pixels each."""
     y0, top, bottom = _axis(y, high, i)
     x0, left, right = _axis(x, wide, j)
     first_row, first_column = tl.floor(top).to(tl.int32), tl.floor(left).to(tl.int32)
     rows = tl.max(tl.ceil(bottom).to(tl.int32) - first_row)
     columns = tl.max(tl.ceil(right).to(tl.int32) - first_column)
-    picture = frames + frame * fn + channel * fc
     total = tl.zeros([SIDE, SIDE], tl.float64)
     for a in range(rows):
         r = first_row + a
@@ -63,11 +60,11 @@ def _inputs(
     A pixel that two cells share (where `cells` does not divide `size`) is written and summed by the one it begins in.
     """
     pid = tl.program_id(0)
-    cell = pid % (cells * cells)
-    frame = (pid // (cells * cells)).to(tl.int64)
+    cell, frame = pid % (cells * cells), pid // (cells * cells)
+    picture = frames + frame.to(tl.int64) * fn
     u, v = cell // cells, cell % cells
-    x, y = tl.load(boxes + frame * 4), tl.load(boxes + frame * 4 + 1)
-    wide, high = tl.load(boxes + frame * 4 + 2) / size, tl.load(boxes + frame * 4 + 3) / size
+    box = boxes + frame * 4
+    x, y, wide, high = tl.load(box), tl.load(box + 1), tl.load(box + 2) / size, tl.load(box + 3) / size
     sum_x, sum_xx = tl.full([], 0, tl.float64), tl.full([], 0, tl.float64)
     sum_d, sum_dd = tl.full([], 0, tl.float64), tl.full([], 0, tl.float64)
     # The cell covers [u, u + 1) * size / cells; in units of 1 / cells of a pixel everything is whole.
@@ -80,19 +77,16 @@ def _inputs(
                 i, j = row + tl.arange(0, SIDE), column + tl.arange(0, SIDE)
                 inside = (i < bottom)[:, None] & (j < right)[None, :]
                 own = inside & (i * cells >= u * size)[:, None] & (j * cells >= v * size)[None, :]
-                now = _resized(
-                    frames, frame, x, y, wide, high, height, width, fn, fh, fw, fc, channel, i, j, inside, PIXELS
-                )
+                now = _resized(picture, x, y, wide, high, height, width, fh, fw, i, j, inside, PIXELS)
                 if frame % every == 0:
-                    plane = (frame // every * 3 + channel) * size * size
+                    plane = (frame // every * 3 + channel).to(tl.int64) * size * size
                     tl.store(big + plane + (i * size)[:, None] + j[None, :], now, own)
                 now64 = tl.where(own, now.to(tl.float64), 0.0)
                 sum_x += tl.sum(now64)
                 sum_xx += tl.sum(now64 * now64)
                 if frame + 1 < n:
                     after = _resized(
-                        frames, frame + 1, x, y, wide, high, height, width, fn, fh, fw, fc, channel, i, j, inside,
-                        PIXELS,
+                        picture + fn, x, y, wide, high, height, width, fh, fw, i, j, inside, PIXELS
                     )
                     d = tl.where(inside, (after - now) / (after + now + eps), 0.0).to(tl.float64)
                     own_d = tl.where(own, d, 0.0)
@@ -102,7 +96,9 @@ def _inputs(
                     columns = tl.minimum((j + 1) * cells, (v + 1) * size) - tl.maximum(j * cells, v * size)
                     mean += tl.sum(d * rows.to(tl.float64)[:, None] * columns.to(tl.float64)[None, :])
         if frame + 1 < n:
-            tl.store(small + (frame * 3 + channel) * cells * cells + cell, (mean / (size * size)).to(tl.float32))
+            plane = (frame * 3 + channel).to(tl.int64) * cells * cells
+            tl.store(small + plane + cell, (mean / (size * size)).to(tl.float32))
+        picture += fc
     tl.store(sums + pid.to(tl.int64) * 4, sum_x)
     tl.store(sums + pid.to(tl.int64) * 4 + 1, sum_xx)
     tl.store(sums + pid.to(tl.int64) * 4 + 2, sum_d)

@@ -47,7 +47,8 @@ def _wtsm(
     if DENSE:
         offset = source * xn + i
     else:
-        offset = source * xn + c.to(tl.int64) * xc + (pixel // width).to(tl.int64) * xh + (pixel % width) * xw
+        row, column = (pixel // width).to(tl.int64), (pixel % width).to(tl.int64)
+        offset = source * xn + c.to(tl.int64) * xc + row * xh + column * xw
     tl.store(out + frame * frame_size + i, tl.load(x + offset, within, other=0), inside)
 
 
