@@ -69,7 +69,8 @@ def cuda_plan() -> tuple[str | None, str]:
         return None, "no GPU kernels were built: no nvcc on the PATH or in CUDA_HOME at install time"
     if torch.version.cuda is None and asked != "1":
         return None, "no GPU kernels were built: this torch has no CUDA (BIGSMALL_KERNELS_CUDA=1 asks for them)"
-    return command, f"GPU kernels built by {command} for {' '.join(architectures()[1::2])}"
+    targets = ", ".join(option.rpartition("=")[2] for option in architectures()[1::2])
+    return command, f"GPU kernels for {targets}, built by {command}"
 
 
 def build_cuda(command: str, library: pathlib.Path, folder: pathlib.Path) -> None:

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from kernel_helpers import LOW_PRECISION, assert_low_precision, error, layouts
@@ -79,6 +80,23 @@ def test_shift_from_any_address(cuda: Any) -> None:
     for start in range(5):
         x = torch.randn(6 * 8 * 4 + start)[start:].view(6, 8, 2, 2)
         assert torch.equal(cuda.wtsm_cuda(x, 3, 3, True), reference.wtsm(x, 3, 3, True))
+
+
+def test_offsets_beyond_32_bits(cuda: Any, tmp_path: Path) -> None:
+    """Frames 2^31 elements apart, in a file that is mostly holes."""
+    far = 2**31 + 8
+    memory = torch.from_numpy(np.memmap(tmp_path / "holes", np.float16, "w+", shape=3 * far))
+    weight = torch.randn(4, 8, 3, 3).half() / 9
+    arguments = (3, 3, True, [1, 1], [1, 1], [1, 1], 1, "relu")
+    for strides in ((far, 16, 4, 1), (far, 1, 32, 8)):
+        x = memory.as_strided((3, 8, 4, 4), strides).copy_(torch.randn(3, 8, 4, 4))
+        assert torch.equal(cuda.wtsm_cuda(x, 3, 3, True), reference.wtsm(x, 3, 3, True))
+        y = cuda.wtsm_conv2d_cuda(x, weight, None, *arguments, False)
+        assert torch.equal(y, cuda.wtsm_conv2d_cuda(x.contiguous(), weight, None, *arguments, False))
+    frames = memory.view(torch.uint8).as_strided((3, 6, 7, 3), (far, 21, 3, 1)).copy_(video(3, 6, 7))
+    for _, box in boxes(3, 6, 7):
+        expected = cuda.bigsmall_inputs_cuda(frames.contiguous(), box, 6, 3, 1, "exact", 1e-7)
+        assert all(map(torch.equal, cuda.bigsmall_inputs_cuda(frames, box, 6, 3, 1, "exact", 1e-7), expected))
 
 
 # --- the normalisers --------------------------------------------------------------------------------------------------
