@@ -1,6 +1,6 @@
-"""The CUDA kernels, compiled by the C++ compiler for `cuda_on_cpu/` and interpreted on the CPU, against the reference.
+"""The CUDA kernels against the reference: compiled for `cuda_on_cpu/` and interpreted, and on a GPU where there is one.
 
-What is executed are the `.cu` files themselves, checks, allocations and launches included; a GPU is not.
+What is interpreted are the `.cu` files themselves, checks, allocations and launches included.
 """
 
 from __future__ import annotations
@@ -16,20 +16,38 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.utils._pytree as pytree
 from kernel_helpers import LOW_PRECISION, assert_low_precision, error, layouts
 from test_bigsmall_inputs import PIXELS, boxes, video
 from torch import Tensor
 
-from bigsmall_kernels import reference
+from bigsmall_kernels import _cuda, reference
 
 ROOT = Path(__file__).resolve().parents[2]
 FLOATS = (*LOW_PRECISION, torch.float32, torch.float64)
 FRAMES = (torch.uint8, *FLOATS)
 
 
-@pytest.fixture(scope="module")
-def cuda(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The namespace of the interpreted kernels, `<op>_cuda`, registered for the CPU."""
+class OnGpu:
+    """The kernels on the GPU, for CPU tensors, whose strides stay as they are."""
+
+    def __init__(self, device: str = "cuda") -> None:
+        self.device = device
+
+    def __getattr__(self, name: str) -> Any:
+        op, everywhere = getattr(torch.ops.bigsmall_kernels_impl, name), pytree.tree_map_only
+        return lambda *args: everywhere(Tensor, Tensor.cpu, op(*everywhere(Tensor, self.moved, args)))
+
+    def moved(self, x: Tensor) -> Tensor:
+        stored = x.as_strided((x.untyped_storage().nbytes() // x.element_size(),), (1,), 0)
+        return stored.to(self.device, copy=True).as_strided(x.shape, x.stride(), x.storage_offset())
+
+
+@pytest.fixture(scope="module", params=["interpreted", "gpu"] if _cuda.loaded else ["interpreted"])
+def cuda(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The namespace of the kernels, `<op>_cuda`; for interpretation they are registered for the CPU."""
+    if request.param == "gpu":
+        return OnGpu()
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None:
         pytest.skip("no C++ compiler: the CUDA kernels are not interpreted")
