@@ -13,6 +13,10 @@ from bigsmall.signals.evidence import Band, Spectra
 from bigsmall.signals.filters import Array, resample
 from bigsmall.signals.motion import shift
 
+# The powers of red, green and blue whose product follows the light, to which all three are proportional, and does not
+# follow the pulse, which changes them by 0.33, 0.77 and 0.53 (Wang et al., IEEE TBME 2017).
+_PULSE = np.array([[1.0, 1.0, 1.0], [0.33, 0.77, 0.53]])
+LIGHT = np.linalg.pinv(_PULSE) @ [1.0, 0.0]
 SAMPLES = 64  # the face is looked at in about so many rows and columns
 
 
@@ -26,7 +30,7 @@ class Look(NamedTuple):
     still: float  # share of its pixels exactly as they were in the frame before
     right: float  # its movement since the frame before, in face widths
     down: float
-    beside: float  # mean level of the picture beside the face: the light, whatever the skin does
+    light: float  # mean level of the picture beside the face, or as the face's colours tell it: whatever the blood does
 
 
 def look(rgb: np.ndarray, face: Sequence[float], previous: np.ndarray | None = None) -> Look:
@@ -52,10 +56,11 @@ def look(rgb: np.ndarray, face: Sequence[float], previous: np.ndarray | None = N
         then = before[..., 1].astype(np.float64)
         moved_right = _along(green.mean(axis=0), then.mean(axis=0)) * right_step / w
         moved_down = _along(green.mean(axis=1), then.mean(axis=1)) * down_step / w
-    # What lies beside the face; the outer tenths of a box that leaves little of the picture.
-    edge = (right - left) // 10 if width - (right - left) < 0.2 * (right - left) else 0
-    rows = rgb[top:bottom:8, ::4, 1]
-    beside = np.concatenate([rows[:, : (left + edge) // 4].ravel(), rows[:, (right - edge) // 4 :].ravel()])
+    if width - (right - left) < 0.2 * (right - left):  # little lies beside it
+        light = float(np.exp(LIGHT @ np.log(np.maximum(now.reshape(-1, 3).mean(axis=0), 1.0))))
+    else:
+        rows = rgb[top:bottom:8, ::4, 1]
+        light = float(np.concatenate([rows[:, : left // 4].ravel(), rows[:, right // 4 :].ravel()]).mean())
     return Look(
         float(w),
         float(now.mean()),
@@ -64,7 +69,7 @@ def look(rgb: np.ndarray, face: Sequence[float], previous: np.ndarray | None = N
         still,
         moved_right,
         moved_down,
-        float(beside.mean()) if beside.size else float("nan"),
+        light,
     )
 
 
@@ -80,7 +85,7 @@ class Conditions:
         width: of the face, pixels. clipped, dark: shares of its pixels. still: share of its pixels that do not change
             from frame to frame; a sensor's noise changes nearly all, compression leaves them.
         motion: root mean square speed of the face, face widths a second.
-        fs: Hz, of the traces, which are evenly sampled: `face` and `beside` (T,), the light of the face and of the
+        fs: Hz, of the traces, which are evenly sampled: `face` and `light` (T,), the level of the face and of the
             picture beside it, each over its own mean.
     """
 
@@ -91,7 +96,7 @@ class Conditions:
     motion: float
     fs: float
     face: Array
-    beside: Array
+    light: Array
 
     @classmethod
     def of(cls, looks: Sequence[Look], timestamps: ArrayLike) -> Conditions:
@@ -117,14 +122,14 @@ class Conditions:
             motion=float(np.sqrt(np.mean(speed**2))),
             fs=fs,
             face=_even(column["level"], times, fs),
-            beside=_even(column["beside"], times, fs),
+            light=_even(column["light"], times, fs),
         )
 
     def flicker(self, frequency: float, band: Band) -> float:
-        """How much of the face's change at `frequency` (Hz) the light beside it explains, 0..1."""
-        beside, face = Spectra(self.beside, self.fs, band), Spectra(self.face, self.fs, band)
-        share = beside.amplitude(frequency) / max(face.amplitude(frequency), 1e-9)
-        return min(share, 1.0) * _surely(beside.at(frequency))
+        """How much of the face's change at `frequency` (Hz) the light explains, 0..1."""
+        light, face = Spectra(self.light, self.fs, band), Spectra(self.face, self.fs, band)
+        share = light.amplitude(frequency) / max(face.amplitude(frequency), 1e-9)
+        return min(share, 1.0) * _surely(light.at(frequency))
 
     def reason(self) -> str | None:
         """The condition that stands most in the way of a measurement, in words; None where none does."""

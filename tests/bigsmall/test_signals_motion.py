@@ -120,7 +120,7 @@ def test_a_face_outside_the_picture_or_too_small_to_see_tells_nothing(face):
     assert np.isnan(look(Scene().frame(), face)[1:]).all()
 
 
-GOOD = {"width": 120.0, "level": 120.0, "beside": 90.0, "still": 0.05} | dict.fromkeys(
+GOOD = {"width": 120.0, "level": 120.0, "light": 90.0, "still": 0.05} | dict.fromkeys(
     ("clipped", "dark", "right", "down"), 0.0
 )
 
@@ -158,7 +158,7 @@ def test_repeated_pictures_are_no_compression():
 
 def test_a_pulse_that_the_light_beside_the_face_shows_too_is_flicker():
     beat = np.sin(2 * np.pi * 1.2 * T)
-    lit = conditions(level=120 * (1 + 0.01 * beat), beside=90 * (1 + 0.01 * beat))
+    lit = conditions(level=120 * (1 + 0.01 * beat), light=90 * (1 + 0.01 * beat))
     alive = conditions(level=120 * (1 + 0.01 * beat))
     assert lit.flicker(1.2, HEART_RATE.band) > 0.8
     assert alive.flicker(1.2, HEART_RATE.band) < 0.05
@@ -167,6 +167,18 @@ def test_a_pulse_that_the_light_beside_the_face_shows_too_is_flicker():
     refused = assess(wave, FS, HEART_RATE, None, lit)
     assert refused.value is None
     assert "the light flickers" in refused.note
+
+
+@pytest.mark.parametrize(("colours", "least", "most"), [((1, 1, 1), 0.8, 1.0), ((0.33, 0.77, 0.53), 0.0, 0.1)])
+def test_where_skin_fills_the_picture_its_colours_tell_light_from_blood(colours, least, most):
+    """Blood changes green most; a lamp that beats changes all colours alike."""
+    rng, beat = np.random.default_rng(0), 0.02 * np.sin(2 * np.pi * 1.2 * T)
+    looks = []
+    for beats in beat:
+        skin = np.array([170.0, 120.0, 95.0]) * (1 + beats * np.array(colours))
+        picture = np.rint(skin + rng.normal(size=(48, 48, 3))).clip(0, 255).astype(np.uint8)
+        looks.append(look(picture, (0.0, 0.0, 48.0, 48.0)))
+    assert least <= Conditions.of(looks, T).flicker(1.2, HEART_RATE.band) <= most
 
 
 def test_conditions_without_a_look_are_refused():
@@ -178,4 +190,4 @@ def test_conditions_without_a_look_are_refused():
 
 def test_where_nothing_can_be_seen_conditions_are_still_numbers():
     found = Conditions.of([Look(60.0, *[float("nan")] * 7)] * 30, np.arange(30) / 10)
-    assert np.isfinite([found.clipped, found.dark, found.still, found.motion, *found.face, *found.beside]).all()
+    assert np.isfinite([found.clipped, found.dark, found.still, found.motion, *found.face, *found.light]).all()
