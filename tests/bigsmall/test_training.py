@@ -330,6 +330,12 @@ def test_the_default_model_says_what_it_is() -> None:
     assert card.action_units == AUS
     config = configuration("default")
     assert card.details["training"] == {k: v for k, v in config.items() if k != "test"}
+    held_out = card.details["held_out"]
+    assert held_out["test"] == config["test"]
+    assert held_out["videos"] >= 40
+    for name in ("heart_rate", "respiration_rate"):
+        assert held_out[name]["mean_absolute_error"] <= 2, name
+        assert held_out[name]["refused"] < 0.25, name
 
 
 def test_the_default_model_measures_videos_that_it_has_not_seen(tmp_path: Path) -> None:
