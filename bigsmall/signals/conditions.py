@@ -127,9 +127,9 @@ class Conditions:
 
     def flicker(self, frequency: float, band: Band) -> float:
         """How much of the face's change at `frequency` (Hz) the light explains, 0..1."""
-        light, face = Spectra(self.light, self.fs, band), Spectra(self.face, self.fs, band)
-        share = light.amplitude(frequency) / max(face.amplitude(frequency), 1e-9)
-        return min(share, 1.0) * _surely(light.at(frequency))
+        light, face, rest = (Spectra(x, self.fs, band) for x in (self.light, self.face, self.face - self.light))
+        share = 1 - rest.amplitude(frequency) / max(face.amplitude(frequency), 1e-9)
+        return max(share, 0.0) * _surely(light.at(frequency))
 
     def reason(self) -> str | None:
         """The condition that stands most in the way of a measurement, in words; None where none does."""
