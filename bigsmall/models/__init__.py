@@ -11,15 +11,27 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from torch import nn
-
 from .bigsmall import BigSmall
 from .cost import Cost, Layer, cost
+from .network import TASKS, Network, answer
 from .single import Big, Small
 
-__all__ = ["Big", "BigSmall", "Cost", "Layer", "Small", "build", "cost", "describe", "names"]
+__all__ = [
+    "TASKS",
+    "Big",
+    "BigSmall",
+    "Cost",
+    "Layer",
+    "Network",
+    "Small",
+    "answer",
+    "build",
+    "cost",
+    "describe",
+    "names",
+]
 
-_MODELS: dict[str, Callable[..., nn.Module]] = {
+_MODELS: dict[str, Callable[..., Network]] = {
     "bigsmall": BigSmall,
     "bigsmall_tsm": partial(BigSmall, shift="tsm"),
     "bigsmall_noshift": partial(BigSmall, shift="none"),
@@ -35,7 +47,7 @@ def names() -> list[str]:
     return list(_MODELS)
 
 
-def build(name: str, **options: Any) -> nn.Module:
+def build(name: str, **options: Any) -> Network:
     """A network with random weights, in training mode.
 
     Args:

@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .branches import BIG_REDUCTION, HIDDEN, MAPS, BigBranch, SmallBranch, positive
+from .network import TASKS
 
-TASKS = ("au", "bvp", "resp")  # the heads, in the order of the outputs
+HEADS = ("au", "bvp", "resp")  # in the order of the outputs, as the authors' files name them
 
 
 class BigSmall(SmallBranch, BigBranch):
@@ -25,6 +26,8 @@ class BigSmall(SmallBranch, BigBranch):
         big_size: height and width of Big's frames in pixels; Small's are `big_size // 16`.
     """
 
+    tasks, reads = TASKS, ("big", "small")
+
     def __init__(
         self,
         *,
@@ -39,7 +42,7 @@ class BigSmall(SmallBranch, BigBranch):
         self.big_every = positive("big_every", n_segment if big_every is None else big_every)
         if n_segment % self.big_every:
             raise ValueError(f"big_every must divide n_segment = {n_segment}, got {big_every}")
-        for task, outputs in zip(TASKS, (positive("out_size", out_size), 1, 1), strict=True):
+        for task, outputs in zip(HEADS, (positive("out_size", out_size), 1, 1), strict=True):
             self.add_module(f"{task}_fc1", nn.Linear(MAPS * small_size**2, HIDDEN))
             self.add_module(f"{task}_fc2", nn.Linear(HIDDEN, outputs))
 
@@ -67,7 +70,7 @@ class BigSmall(SmallBranch, BigBranch):
     def heads(self, big_maps: Tensor, small_maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The outputs of `forward` from the maps of Big's B*N/M frames and of Small's B*N frames."""
         big_maps, small_maps = big_maps.flatten(1), small_maps.flatten(1)
-        au, bvp, respiration = (self._head(task, big_maps, small_maps) for task in TASKS)
+        au, bvp, respiration = (self._head(task, big_maps, small_maps) for task in HEADS)
         return au, bvp, respiration
 
     def _head(self, task: str, big_maps: Tensor, small_maps: Tensor) -> Tensor:

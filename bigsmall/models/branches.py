@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 import bigsmall_kernels as bk
 
+from .network import Network, one_of
+
 MAPS = 64  # channels of a branch's last feature map
 HIDDEN = 128  # width of every head
 BIG_BLOCKS = (  # (first convolution, second convolution), channels in, middle, out, pooling, dropout after the pooling
@@ -48,7 +50,7 @@ def _check_images(name: str, x: Tensor, size: int) -> None:
         raise ValueError(f"{name} must have shape (frames, 3, {size}, {size}), got {tuple(x.shape)}")
 
 
-class BigBranch(nn.Module):
+class BigBranch(Network):
     """Appearance: three blocks of two 3x3 convolutions with ReLU, average pooling and dropout.
 
     Args:
@@ -85,7 +87,7 @@ class BigBranch(nn.Module):
         return torch.cat([run(part) for part in torch.split(big, _BIG_FRAMES_AT_ONCE)])
 
 
-class SmallBranch(nn.Module):
+class SmallBranch(Network):
     """Motion: four 3x3 convolutions with ReLU, each after a temporal shift within its clip.
 
     Args:
@@ -96,11 +98,9 @@ class SmallBranch(nn.Module):
 
     def __init__(self, *, small_size: int = 9, n_segment: int = 3, shift: str = "wtsm", **big: int) -> None:
         super().__init__(**big)  # the Big branch where a model has both: its parameters come first, as released
-        if shift not in SHIFTS:
-            raise ValueError(f"shift must be one of {', '.join(SHIFTS)}, got {shift!r}")
         self.small_size = positive("small_size", small_size)
         self.n_segment = positive("n_segment", n_segment)
-        self.shift = shift
+        self.shift = one_of("shift", shift, SHIFTS)
         for name, c_in, c_out in SMALL_CONVS:
             self.add_module(name, nn.Conv2d(c_in, c_out, 3, padding=1))
         self._packed_trunk = bk.nn.Packed(_pack_trunk)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from .bigsmall import TASKS
+from .bigsmall import HEADS
 from .branches import BIG_BLOCKS, SMALL_CONVS, BigBranch, SmallBranch
 
 CONVENTION = (
@@ -78,7 +78,7 @@ def cost(model: nn.Module) -> Cost:
             layers.append(Layer(f"big_pool{block}", (channels, size, size), 0, runs, inputs, 0))
     if isinstance(model, SmallBranch):
         layers += [_convolution(model, name, model.small_size, frames) for name, _, _ in SMALL_CONVS]
-    for task in (*TASKS, "out"):
+    for task in (*HEADS, "out"):
         if hasattr(model, f"{task}_fc1"):
             layers += [_linear(model, f"{task}_fc{i}", frames) for i in (1, 2)]
     return Cost(tuple(layers), frames)

@@ -6,10 +6,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .branches import BIG_REDUCTION, HIDDEN, MAPS, BigBranch, SmallBranch, positive
+from .network import TASKS, one_of
 
 
 class Big(BigBranch):
     """Big frames (n, 3, big_size, big_size) -> (n, out_size): action-unit logits."""
+
+    tasks, reads = ("au",), ("big",)
 
     def __init__(self, *, out_size: int = 12, big_size: int = 144) -> None:
         super().__init__(big_size=big_size)
@@ -23,10 +26,13 @@ class Big(BigBranch):
 
 
 class Small(SmallBranch):
-    """Small frames (n, 3, small_size, small_size) -> (n, out_size): one signal's derivative. No temporal shift."""
+    """Small frames (n, 3, small_size, small_size) -> (n, out_size): one task's output. No temporal shift."""
 
-    def __init__(self, *, out_size: int = 1, small_size: int = 9) -> None:
+    reads = ("small",)
+
+    def __init__(self, *, out_size: int = 1, small_size: int = 9, task: str = "pulse") -> None:
         super().__init__(small_size=small_size, n_segment=1, shift="none")
+        self.tasks = (one_of("task", task, TASKS),)
         self.out_fc1 = nn.Linear(MAPS * small_size**2, HIDDEN)
         self.out_fc2 = nn.Linear(HIDDEN, positive("out_size", out_size))
 

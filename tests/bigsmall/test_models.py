@@ -341,3 +341,30 @@ def test_bad_options(name: str, options: dict, error: type[Exception], message: 
 def test_bad_inputs(big: Tensor, small: Tensor, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         models.build("bigsmall", big_size=32)(big, small)
+
+
+# --- what a network says of itself ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_answers_by_task(name: str) -> None:
+    model = models.build(name).eval()
+    frames = torch.randn(model.n_segment, 3, 144, 144)
+    inputs = {"big": frames[:: model.big_every], "small": frames[:, :, :9, :9]}
+    outputs = models.answer(model, inputs)
+    expected = model(*(inputs[name] for name in model.reads))
+    assert tuple(outputs) == model.tasks
+    for actual, plain in zip(outputs.values(), expected if len(model.tasks) > 1 else [expected], strict=True):
+        assert torch.equal(actual, plain)
+
+
+def test_task_of_a_single_task_network() -> None:
+    assert models.build("small").tasks == ("pulse",)
+    assert models.build("small", task="respiration").tasks == ("respiration",)
+    with pytest.raises(ValueError, match="task must be one of au, pulse, respiration, got 'gaze'"):
+        models.build("small", task="gaze")
+
+
+def test_missing_input() -> None:
+    with pytest.raises(ValueError, match="inputs must hold big, small; big is missing"):
+        models.answer(models.build("bigsmall"), {"small": torch.zeros(3, 3, 9, 9)})
