@@ -1,0 +1,87 @@
+"""Every clip of some prepared recordings, by number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .prepared import Prepared
+
+
+class Clips:
+    """The clips that a network can read, in the order of the recordings and in time.
+
+    Args:
+        recordings: from `open_prepared`.
+        n: frames of a clip.
+        reads, tasks, big_every: of the network, as its attributes say.
+
+    Attributes:
+        recording, start: (len,) int64: whose clip each one is, and its first frame.
+
+    Raises:
+        ValueError: there is none, the recordings lack something that is read, or their action units differ.
+    """
+
+    def __init__(
+        self,
+        recordings: Sequence[Prepared],
+        n: int,
+        reads: Sequence[str],
+        tasks: Sequence[str],
+        big_every: int | None = None,
+    ) -> None:
+        self.recordings, self.n, self.reads, self.tasks = list(recordings), n, tuple(reads), tuple(tasks)
+        self.big_every = big_every
+        if lacking := [r.name for r in self.recordings if not r.has(self.reads)]:
+            raise ValueError(f"recordings: {len(lacking)} lack one of {', '.join(self.reads)}, {lacking[0]} the first")
+        units = {r.action_units for r in self.recordings if r.action_units}
+        if "au" in self.tasks and len(units) > 1:
+            raise ValueError(f"recordings: all must have the same action units, got {' and '.join(map(str, units))}")
+        starts = [r.starts(n, self.reads, big_every) for r in self.recordings]
+        if not sum(map(len, starts)):
+            raise ValueError(f"recordings: {len(starts)} of them hold no clip of {n} frames that can be read")
+        self.recording = np.repeat(np.arange(len(starts)), [len(s) for s in starts])
+        self.start = np.concatenate(starts)
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def batch(
+        self, indices: Sequence[int] | np.ndarray, mirror: np.ndarray | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Inputs and targets of some clips, in their order.
+
+        Args:
+            indices: numbers of clips, (B,); repeated ones allowed.
+            mirror: (B,) bool: clips whose pictures, all of them, are mirrored left to right.
+
+        Returns:
+            (inputs, targets) as `Prepared.inputs` and `Prepared.targets` give them, the B clips one after another.
+        """
+        indices = np.asarray(indices, dtype=np.int64)
+        order = np.argsort(self.recording[indices], kind="stable")
+        groups = np.split(order, np.flatnonzero(np.diff(self.recording[indices][order])) + 1)
+        parts: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
+        for group in groups:
+            recording = self.recordings[self.recording[indices[group[0]]]]
+            starts = self.start[indices[group]]
+            inputs = recording.inputs(self.reads, starts, self.n, self.big_every)
+            parts.append((inputs, recording.targets(self.tasks, starts, self.n)))
+        back = torch.from_numpy(np.argsort(order))
+        inputs, targets = ({name: _joined([p[i][name] for p in parts], back) for name in parts[0][i]} for i in (0, 1))
+        if mirror is not None:
+            flipped = torch.from_numpy(np.flatnonzero(mirror))
+            for x in inputs.values():
+                of = x.view(len(indices), -1, *x.shape[1:])
+                of[flipped] = of[flipped].flip(-1)
+        return inputs, targets
+
+
+def _joined(parts: list[Tensor], back: Tensor) -> Tensor:
+    """Of every group its clips' rows -> rows of all clips in the order asked for."""
+    rows = torch.cat(parts)
+    return rows.view(len(back), -1, *rows.shape[1:])[back].flatten(0, 1)
