@@ -2,7 +2,7 @@
 
 from .clips import Clips
 from .folds import folds
-from .prepare import Job, PrepareError, Skip, jobs, names, open_prepared, prepare
+from .preparing import Job, PrepareError, Skip, jobs, names, open_prepared, prepare
 from .prepared import Prepared, write_prepared
 
 __all__ = [
