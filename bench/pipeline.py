@@ -201,7 +201,7 @@ def _watched(watch: Stopwatch) -> Iterator[None]:
 
     parts = [
         (face.FaceTracker, "update", "face"),
-        (pipeline, "_colour", "colour and conditions"),
+        (pipeline, "colour", "colour and conditions"),
         (signals.conditions, "look", "colour and conditions"),
         (pipeline.Breathing, "update", "colour and conditions"),
         (inputs.InputSums, "add", "inputs"), (inputs.InputSums, "cut", "inputs"), (inputs.InputSums, "stats", "inputs"),

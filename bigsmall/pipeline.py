@@ -84,10 +84,10 @@ class _Subject:
         face, margin = (track.face[:4], 0.1) if track else (box, 0.0)
         moved = before is None or self._face != face
         if before is not None and moved:
-            now = _colour(before.rgb, face, margin)
-            self._gain *= np.divide(_colour(before.rgb, self._face, margin), now, out=np.ones(3), where=now > 0)
+            now = colour(before.rgb, face, margin)
+            self._gain *= np.divide(colour(before.rgb, self._face, margin), now, out=np.ones(3), where=now > 0)
         seen.used.append(frame.index)
-        seen.colours.append(self._gain * _colour(frame.rgb, face, margin))
+        seen.colours.append(self._gain * colour(frame.rgb, face, margin))
         seen.looks.append(conditions.look(frame.rgb, face, before.rgb if before else None))
         seen.chest.append(self._breathing.update(frame.rgb, face, moved))
         self._sums.add(frame.rgb, box)
@@ -129,7 +129,7 @@ def _look(
     return clock, subjects
 
 
-def _colour(rgb: np.ndarray, face: Sequence[float], margin: float) -> np.ndarray:
+def colour(rgb: np.ndarray, face: Sequence[float], margin: float) -> np.ndarray:
     """Mean colour (3,) of a face's box less a margin, a share of its sides, on every side."""
     x, y, w, h = face
     left, top = round(max(0, x + margin * w)), round(max(0, y + margin * h))
