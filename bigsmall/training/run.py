@@ -14,7 +14,8 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainin
 from safetensors.torch import load_file
 
 from .. import models, weights
-from . import heldout, loop, videos
+from ..evaluation import simulated
+from . import loop, videos
 
 NOTE = (
     "Trained on simulated faces only. Its action units were learnt on rendered faces and are not validated on real "
@@ -98,10 +99,10 @@ def train(
                 progress.update(bar, completed=step, now=now)
 
             weights.save(path, loop.fit(videos.load(learning, folder), learning, folder, told).half(), card)
-        follow("measuring the held-out videos", heldout.evaluate(path, test, folder / "held_out", workers))
-    rows = heldout.rows(folder / "held_out", test)
-    heldout.table(rows).to_csv(folder / "held_out.csv", index=False)
-    results = {"test": test, **heldout.summary(rows)}
+        follow("measuring the held-out videos", simulated.evaluate(path, test, folder / "held_out", workers))
+    rows = simulated.rows(path, test, folder / "held_out")
+    simulated.table(rows).to_csv(folder / "held_out.csv", index=False)
+    results = {"test": test, **simulated.summary(rows)}
     console.print_json(data=results)
     model = models.build(card.model, **card.options)
     model.load_state_dict(load_file(path))

@@ -11,13 +11,18 @@ import torch
 from safetensors.numpy import load_file
 
 from bigsmall import measure, models, weights
+from bigsmall.evaluation import simulated
 from bigsmall.synthesis import AUS
-from bigsmall.training import heldout, loop, train, videos
+from bigsmall.training import loop, train, videos
 from bigsmall.training.run import configuration
 
 TINY = ["seconds=4", "simulator.size=[64,72]", "simulator.fps=[20,20]", "steps=6", "checkpoint_every=2", "clips=3"]
 TINY += ["data.people.count=5", "data.people.in_a_file=3", "data.people.batch=2"]
 TINY += ["data.videos.count=2", "data.videos.clips=9", "data.videos.big=2", "data.videos.batch=2"]
+
+RATE = {"true": 70.0, "measured": 71.5, "low": 70.5, "high": 72.5, "confidence": 0.9, "note": None}
+HELD_OUT = dict.fromkeys(simulated.RATES, RATE) | {"index": 0, "kind": None, "crf": 14, "fps": 25.0}
+HELD_OUT |= {"frames": dict.fromkeys(simulated.COUNTS, [0] * 12)}
 
 
 @pytest.fixture(scope="module")
@@ -233,8 +238,8 @@ def test_a_run_ends_in_a_weight_file_whose_card_holds_its_results(
         asked.append((weights.load(path).cards[0].details.get("held_out"), test, rows))
         yield 1, 1
 
-    monkeypatch.setattr(heldout, "evaluate", evaluate)
-    monkeypatch.setattr(heldout, "rows", lambda rows, test: [row()])
+    monkeypatch.setattr(simulated, "evaluate", evaluate)
+    monkeypatch.setattr(simulated, "rows", lambda path, test, rows: [HELD_OUT])
     path = train("default", folder, TINY, workers=1)
     assert asked == [(None, settings["test"], folder / "held_out")]  # the weights are there before they are measured
     (card,) = weights.load(path).cards
@@ -259,63 +264,6 @@ def test_wrong_configurations_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no key stepz"):
         configuration("default", ["stepz=3"])
     assert configuration("default", ["data.videos.shift=0.2"])["data"]["videos"]["shift"] == 0.2
-
-
-# --- held-out videos --------------------------------------------------------------------------------------------------
-
-
-def rate(true: float | None, measured: float | None, half: float = 1.0) -> dict[str, object]:
-    low, high = (None, None) if measured is None else (measured - half, measured + half)
-    return {"true": true, "measured": measured, "low": low, "high": high, "confidence": 0.9, "note": None}
-
-
-def row(kind: str | None = None, heart: float | None = 71.5, **frames: list[int]) -> heldout.Row:
-    true = 70.0 if kind is None else None
-    rates = {"heart_rate": rate(true, heart), "pos": rate(true, 70.5), "chrom": rate(true, None)}
-    rates |= {"respiration_rate": rate(15.0, 14.0)}
-    counts = {name: frames.get(name, [0] * 12) for name in heldout.COUNTS}
-    return {"index": 0, "kind": kind, "crf": 14, "fps": 25.0, **rates, "frames": counts}
-
-
-def test_the_summary_counts_errors_refusals_and_intervals() -> None:
-    found = heldout.summary([row(), row(heart=69.5), row(heart=None), row("noise", None), row("wall", 66.0)])
-    assert found["videos"] == 3
-    assert found["heart_rate"] == {
-        "mean_absolute_error": 1.0, "largest_error": 1.5, "refused": 0.333, "inside_interval": 0.5,
-    }  # fmt: skip
-    assert found["pos"]["refused"] == 0
-    assert found["chrom"] == {
-        "mean_absolute_error": None, "largest_error": None, "refused": 1.0, "inside_interval": None,
-    }  # fmt: skip
-    assert found["respiration_rate"]["mean_absolute_error"] == 1.0
-    assert found["without_a_pulse"] == {"videos": 2, "given_a_heart_rate": 1}
-
-
-def test_f1_is_over_frames_and_leaves_out_what_never_shows() -> None:
-    found, shown, both = np.zeros((3, 12), int)
-    found[0], shown[0], both[0] = 2, 2, 1
-    shown[1], found[2] = 1, 1
-    scores = heldout.f1(found, shown, both)
-    assert (scores["AU01"], scores["AU02"], scores["AU04"], scores["mean"]) == (0.5, 0.0, None, 0.25)
-
-
-def test_held_out_videos_are_measured_from_end_to_end_and_once(settings: videos.Config, tmp_path: Path) -> None:
-    path = Path(str(files("bigsmall") / "data" / "default.safetensors"))
-    test = settings["test"] | {"videos": 1, "negatives": 0, "seconds": 3.0}
-    test["simulator"] = test["simulator"] | {"size": [128, 128], "fps": [15, 15]}
-    assert list(heldout.evaluate(path, test, tmp_path, 1)) == [(0, 1), (1, 1)]
-    assert list(heldout.evaluate(path, test, tmp_path, 1)) == [(1, 1)]
-    (kept,) = heldout.rows(tmp_path, test)
-    truth = videos.simulation(test, test["seed"])[0].truth
-    assert kept["heart_rate"]["true"] == pytest.approx(truth.heart_rate.mean(), abs=0.01)
-    assert kept["heart_rate"]["measured"] is None  # 3 s are too short
-    assert "8 s" in kept["heart_rate"]["note"]
-    assert sum(kept["frames"]["shown"]) > 0
-    assert heldout.table([kept]).columns[:6].tolist() == [
-        "index", "kind", "crf", "fps", "heart_rate_true", "heart_rate_measured",
-    ]  # fmt: skip
-    assert list(heldout.evaluate(path, test | {"seed": 5}, tmp_path, 1)) == [(0, 1), (1, 1)]  # another test
-    assert heldout.rows(tmp_path, test) == []
 
 
 # --- the default model ------------------------------------------------------------------------------------------------
@@ -344,8 +292,8 @@ def test_the_default_model_measures_videos_that_it_has_not_seen(tmp_path: Path) 
     test = configuration("default")["test"]
     test |= {"seed": 77, "videos": 3, "negatives": 0, "seconds": 25.0}
     test["simulator"] |= {"size": [200, 200], "fps": [20, 20]}
-    assert list(heldout.evaluate(path, test, tmp_path, 2))[-1] == (3, 3)
-    found = heldout.summary(heldout.rows(tmp_path, test))
+    assert list(simulated.evaluate(path, test, tmp_path, 2))[-1] == (3, 3)
+    found = simulated.summary(simulated.rows(path, test, tmp_path))
     print(found)
     for name in ("heart_rate", "respiration_rate"):
         assert found[name]["refused"] <= 0.5, name

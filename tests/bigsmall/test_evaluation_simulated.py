@@ -1,0 +1,98 @@
+"""Simulated videos measured from end to end: each rendered once and measured once by each weight file."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from bigsmall import models, weights
+from bigsmall.datasets.simulator import DEFAULTS, Spec, draw, simulation
+from bigsmall.evaluation import simulated
+
+DEFAULT = Path(str(files("bigsmall") / "data" / "default.safetensors"))
+SHORT: Spec = {
+    "seed": 77, "videos": 1, "negatives": 0, "seconds": 3.0, "crf": [13, 16], "no_pulse": 0, "no_breathing": 0,
+    "simulator": DEFAULTS["simulator"] | {"size": [128, 128], "fps": [15, 15], "expressions": [40, 40]},
+}  # fmt: skip
+
+
+def rate(true: float | None, measured: float | None, half: float = 1.0) -> dict[str, Any]:
+    low, high = (None, None) if measured is None else (measured - half, measured + half)
+    return {"true": true, "measured": measured, "low": low, "high": high, "confidence": 0.9, "note": None}
+
+
+def row(kind: str | None = None, heart: float | None = 71.5, **frames: Sequence[int]) -> simulated.Row:
+    true = 70.0 if kind is None else None
+    rates = {"heart_rate": rate(true, heart), "pos": rate(true, 70.5), "chrom": rate(true, None)}
+    rates |= {"respiration_rate": rate(15.0, 14.0)}
+    counts = {name: frames.get(name, [0] * 12) for name in simulated.COUNTS}
+    return {"index": 0, "kind": kind, "crf": 14, "fps": 25.0, **rates, "frames": counts}
+
+
+def test_the_summary_counts_errors_refusals_and_intervals() -> None:
+    found = simulated.summary([row(), row(heart=69.5), row(heart=None), row("noise", None), row("wall", 66.0)])
+    assert found["videos"] == 3
+    assert found["heart_rate"] == {
+        "mean_absolute_error": 1.0, "largest_error": 1.5, "refused": 0.333, "inside_interval": 0.5,
+    }  # fmt: skip
+    assert found["pos"]["refused"] == 0
+    assert found["chrom"] == {
+        "mean_absolute_error": None, "largest_error": None, "refused": 1.0, "inside_interval": None,
+    }  # fmt: skip
+    assert found["respiration_rate"]["mean_absolute_error"] == 1.0
+    assert found["without_a_pulse"] == {"videos": 2, "given_a_heart_rate": 1}
+
+
+def test_f1_is_over_the_frames_of_all_rows_and_leaves_out_what_never_shows() -> None:
+    none = [0] * 10
+    first = row(found=[1, 0, *none], shown=[2, 1, *none], both=[1, 0, *none])
+    second = row(found=[1, 0, 1, *none[1:]], shown=[0, 0, *none], both=[0, 0, *none])
+    scores = simulated.f1([first, second])
+    assert (scores["AU01"], scores["AU02"], scores["AU04"], scores["mean"]) == (0.5, 0.0, None, 0.25)
+
+
+def test_a_test_is_rendered_once_and_measured_once_by_each_weight_file(tmp_path: Path) -> None:
+    videos, rows = tmp_path / "videos", tmp_path / "rows"
+    assert list(simulated.render(SHORT, videos, 1)) == [(0, 1), (1, 1)]
+    assert list(simulated.render(SHORT, videos, 1)) == [(1, 1)]
+    (video,) = videos.rglob("*.mp4")
+    before = video.stat().st_mtime_ns
+
+    assert list(simulated.evaluate(DEFAULT, SHORT, rows, 1, videos)) == [(0, 1), (1, 1)]
+    assert list(simulated.evaluate(DEFAULT, SHORT, rows, 1, videos)) == [(1, 1)]
+    (kept,) = simulated.rows(DEFAULT, SHORT, rows)
+    copy = tmp_path / "copy.safetensors"
+    shutil.copy(DEFAULT, copy)
+    assert simulated.rows(copy, SHORT, rows) == [kept]  # what counts is what is in the file
+
+    other = tmp_path / "other.safetensors"
+    card = weights.Card("other", "big", ("au",), "exact", "face", {"big_size": 16})
+    weights.save(other, models.build("big", big_size=16), card)
+    assert simulated.rows(other, SHORT, rows) == []
+    assert list(simulated.evaluate(other, SHORT, rows, 1, videos)) == [(0, 1), (1, 1)]
+    assert video.stat().st_mtime_ns == before
+    (second,) = simulated.rows(other, SHORT, rows)
+    assert second["heart_rate"]["true"] == kept["heart_rate"]["true"]
+    assert "do not measure pulse" in second["heart_rate"]["note"]
+
+    assert simulated.rows(DEFAULT, SHORT | {"seed": 5}, rows) == []
+    assert list(simulated.evaluate(DEFAULT, SHORT | {"seed": 5, "videos": 0}, rows, 1, videos)) == [(0, 0)]
+
+    simulation_, rng = simulation(SHORT, SHORT["seed"])
+    assert kept["crf"] == round(draw(SHORT["crf"], rng))
+    assert kept["heart_rate"]["true"] == pytest.approx(simulation_.truth.heart_rate.mean(), abs=0.01)
+    assert kept["heart_rate"]["measured"] is None  # 3 s are too short
+    assert "8 s" in kept["heart_rate"]["note"]
+    found, shown, both = (pd.Series(kept["frames"][name]) for name in simulated.COUNTS)
+    assert 0 < shown.sum() <= simulation_.truth.aus.sum()
+    assert (both <= found).all()
+    assert (both <= shown).all()
+    assert simulated.table([kept]).columns[:6].tolist() == [
+        "index", "kind", "crf", "fps", "heart_rate_true", "heart_rate_measured",
+    ]  # fmt: skip
