@@ -20,6 +20,7 @@ import numpy as np
 
 from ..face import CropPolicy, parse_crop
 from ..video import Times, Video, open_video
+from ..video.files import IMAGE_SUFFIXES
 from .align import Signal
 
 CONVENTIONS = ("exact", "bigsmall", "toolbox", "toolbox-pre225")
@@ -103,8 +104,9 @@ class Recording:
 def _unpack(zipped: Zipped, folder: Path) -> None:
     try:
         with zipfile.ZipFile(zipped.archive) as archive:
-            names = [PurePosixPath(member.filename) for member in archive.infolist() if not member.is_dir()]
-            inside = [name for name in names if name.parent == PurePosixPath(zipped.folder)]
+            names = [PurePosixPath(member.filename) for member in archive.infolist()]
+            pictures = [name for name in names if name.suffix.lower() in IMAGE_SUFFIXES]  # beside them lie 3D models
+            inside = [name for name in pictures if name.parent == PurePosixPath(zipped.folder)]
             for number, name in enumerate(inside):  # numbered: the zip's order is kept
                 (folder / f"{number:07d}{name.suffix}").write_bytes(archive.read(str(name)))
     except (zipfile.BadZipFile, EOFError) as error:
