@@ -60,6 +60,11 @@ class Predictor:
         self.big_size: int = self._common("big_size", big or [16 * self.small_size])
         self.action_units = next((card.action_units for _, card, tasks in self._parts if "au" in tasks), ())
 
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """Those behind it."""
+        return tuple(part.model for part in self._parts)
+
     @staticmethod
     def _common(name: str, values: Sequence[Any]) -> Any:
         if len(set(values)) > 1:
