@@ -300,9 +300,7 @@ def _trace(waveform: np.ndarray, fs: float, start: float, vital: Vital) -> Trace
     """Detrended and band-passed; None where the frames come too slowly for the band."""
     if vital.high >= fs / 2:
         return None
-    # The trend is what is slower than two thirds of the band; for a pulse at 30 frames a second, lambda 100 (FACTS 6)
-    smoothness = (fs / (2 * np.pi * vital.low * 2 / 3)) ** 2
-    unfiltered = filters.detrend(waveform, smoothness)
+    unfiltered = filters.detrend(waveform, filters.smoothness(fs, vital.low))
     values = filters.bandpass(unfiltered, fs, vital.low, vital.high)
     return Trace(values / (values.std() or 1.0), unfiltered, fs, start)
 
