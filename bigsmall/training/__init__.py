@@ -1,5 +1,6 @@
-"""Training: simulated videos, the paper's losses and optimiser, and a weight file with its card out."""
+"""Training: any network of the registry on prepared recordings, to a weight file with its card."""
 
+from .config import Config
 from .run import train
 
-__all__ = ["train"]
+__all__ = ["Config", "train"]

@@ -1,4 +1,4 @@
-"""The training loop: the paper's losses and optimiser (FACTS 5) on simulated videos.
+"""The training loop: the same for every network, any of its tasks, one process or many.
 
 Nothing random outlives a step (batches and dropout come from the seed and the step's number), so a run that was
 interrupted and taken up again gives the same weights as one that was not.
@@ -6,133 +6,211 @@ interrupted and taken up again gives the same weights as one that was not.
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from .. import models
-from ..files import whole
-from ..models import BigSmall
-from ..models.branches import BIG_BLOCKS
-from . import videos
+from ..datasets import Clips, Prepared
+from ..models import Network
+from . import checkpoint
+from .batches import Batch, Batches
+from .config import Config
+from .distributed import Group
+from .gradients import Gradients
+from .kept import Kept
+from .losses import known, losses
+from .network import answers, learning
+from .pcgrad import angles, project
+from .records import Records
 
 Losses = dict[str, float]
+Metrics = Callable[[Network, Sequence[Prepared]], Mapping[str, float]]
+Told = Callable[[int, Losses], None]
 
 
-class Batch(NamedTuple):
-    """Float32: F Big frames, C clips of N Small frames for each of them; index = (f*C + c)*N + t."""
+class Work(NamedTuple):
+    """What a run has to do with. `pos_weight` (units,) of the AUs; `validation` None: no validation."""
 
-    big: Tensor  # (F, 3, 144, 144)
-    small: Tensor  # (F * C * N, 3, 9, 9)
-    au: Tensor  # (F, N, 12) of the first of the C clips, whose first frame the Big frame is
-    bvp: Tensor  # (F * C * N, 1)
-    respiration: Tensor  # (F * C * N, 1)
-
-
-def batch(data: dict[str, videos.Sample], config: dict[str, Any], step: int) -> Batch:
-    """What step number `step` learns from; half of it is mirrored.
-
-    Of each kind of data its `batch` pieces of video; of each piece one Big frame and `clips` clips of Small frames, the
-    first of which is the Big frame's own while the others begin anywhere: Big is nearly all of the cost, and a pulse
-    looks the same whatever the face does.
-    """
-    rng = np.random.default_rng((config["seed"], step))
-    n, clips = config["options"]["n_segment"], config["clips"]
-    parts: list[tuple[np.ndarray, ...]] = []
-    for kind, of in data.items():
-        pieces, length = of["bvp"].shape
-        for piece in rng.integers(pieces, size=config["data"][kind]["batch"]):
-            way, j = rng.choice([-1, 1]), rng.integers(of["clip"].shape[1])
-            starts = np.append(n * of["clip"][piece, j], rng.integers(length - n + 1, size=clips - 1))
-            frames = (starts[:, None] + np.arange(n)).ravel()
-            big, small = of["big"][piece, j][None, ..., ::way], of["small"][piece, frames][..., ::way]
-            signals = (of[name][piece, frames, None] for name in ("bvp", "respiration"))
-            parts.append((big, small, of["au"][piece, j][None], *signals))
-    return Batch(*(torch.from_numpy(np.concatenate(arrays).astype(np.float32)) for arrays in zip(*parts, strict=True)))
+    model: Network
+    tasks: tuple[str, ...]
+    batches: Batches
+    pos_weight: Tensor | None
+    validation: Clips | None
+    metrics: Metrics | None
 
 
-def losses(model: BigSmall, data: Batch, pos_weight: Tensor, bfloat16: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Weighted binary cross-entropy of the AUs, mean squared errors of BVP and respiration; the paper adds them up."""
-    frames, (first, n, units) = len(data.small), data.au.shape
-    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-        big_maps = _big_maps(model, data.big).repeat_interleave(frames // (first * n), 0)
-        au, bvp, respiration = (y.float() for y in model.heads(big_maps, model.small_maps(data.small)))
-    return (
-        F.binary_cross_entropy_with_logits(au.view(first, -1, n, units)[:, 0], data.au, pos_weight=pos_weight),
-        F.mse_loss(bvp, data.bvp),
-        F.mse_loss(respiration, data.respiration),
-    )
-
-
-def _big_maps(model: BigSmall, big: Tensor) -> Tensor:
-    """`model.big_maps`, by aten's channels-last convolutions: in bfloat16 a step of Big takes about half the time.
-
-    `bk.double_conv2d_pool` saves the memory of a block's intermediates, which at these batches nobody needs.
-    """
-    x = big.contiguous(memory_format=torch.channels_last)
-    for convolutions, _, pool, dropout in BIG_BLOCKS:
-        for name in convolutions:
-            weight, bias = model.get_parameter(f"{name}.weight"), model.get_parameter(f"{name}.bias")
-            x = F.relu(F.conv2d(x, weight, bias, padding=1))
-        x = F.dropout(F.avg_pool2d(x, pool), dropout, model.training)
-    return x
-
-
-def learning_rate(config: dict[str, Any], step: int) -> float:
-    """One cycle: a linear rise over the share `warm_up` of the steps, then a cosine down to zero."""
-    progress, rise, top = (step + 1) / config["steps"], float(config["warm_up"]), float(config["learning_rate"])
+def learning_rate(config: Config, step: int, steps: int) -> float:
+    """Of step number `step`: constant, or a linear rise over the share `warm_up` and then a cosine down to zero."""
+    if config.schedule == "constant":
+        return config.learning_rate
+    progress, rise = (step + 1) / steps, config.warm_up
     if progress < rise:
-        return float(top * progress / rise)
-    return top * 0.5 * (1 + math.cos(math.pi * (progress - rise) / (1 - rise)))
+        return config.learning_rate * progress / rise
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (progress - rise) / (1 - rise)))
 
 
-def fit(
-    data: dict[str, videos.Sample], config: dict[str, Any], folder: Path, told: Callable[[int, Losses], None]
-) -> nn.Module:
-    """Train from the last checkpoint in `folder`, or from the start; `told` hears of every step and its losses."""
-    torch.manual_seed(config["seed"])
-    model = models.build(config["model"], **config["options"])
-    if not isinstance(model, BigSmall):
-        raise ValueError(f"model must be one with all three tasks, got {config['model']!r}")
-    for layer in model.modules():
-        if isinstance(layer, nn.Conv2d):  # torch's own start lets Big's signal fade over its six layers
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-    model.train(config["dropout"])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config["learning_rate"], weight_decay=0)
-    # The rarer an AU is shown the more a miss costs, but by the root only: F1 counts false alarms too.
-    present = np.concatenate([of["au"].reshape(-1, of["au"].shape[-1]) for of in data.values()]).mean(0)
-    pos_weight = torch.from_numpy(((1 - present) / np.maximum(present, 0.02)) ** 0.5).float()
+def fit(config: Config, work: Work, folder: Path, group: Group, kept: Kept, told: Told, ahead: int = 2) -> None:
+    """Train `work.model` from the last checkpoint in `folder`, or from where it stands.
 
-    checkpoint, log, first = folder / "checkpoint.pt", [], 0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
+    Args:
+        folder: gets checkpoint.pt, log.csv, angles.csv, validation.csv, tensorboard/ and what `kept` writes.
+        kept: which weights are kept beside.
+        told: hears of every step and its losses.
+        ahead: steps whose batches are read before they are needed, in as many threads.
+
+    Raises:
+        ValueError: a loss or gradient that is not finite; the last checkpoint is left as it is.
+    """
+    model, batches = work.model.to(group.device), work.batches
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = _optimizer(config, parameters)
+    state = group.tell(checkpoint.read(folder) if group.first else None) or {"step": 0, "records": {}, "kept": []}
+    if state["step"]:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        first, log = state["step"], state["log"]
-    for step in range(first, config["steps"]):
-        torch.manual_seed(config["seed"] + step)  # dropout
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, step)
-        au, bvp, respiration = losses(model, batch(data, config, step), pos_weight, config["bfloat16"])
-        optimizer.zero_grad()
-        (au + bvp + respiration).backward()
-        optimizer.step()
-        log.append([step, au.item(), bvp.item(), respiration.item()])
-        told(step + 1, dict(zip(("au", "bvp", "respiration"), log[-1][1:], strict=True)))
-        if (step + 1) % config["checkpoint_every"] == 0 or step + 1 == config["steps"]:
-            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1, "log": log}
-            with whole(checkpoint) as aside:
-                torch.save(state, aside)
-    with whole(folder / "log.csv") as aside, open(aside, "w", newline="", encoding="utf-8") as f:
-        rows = csv.writer(f)
-        rows.writerow(("step", "au", "bvp", "respiration"))
-        rows.writerows([step, *(f"{value:.5f}" for value in values)] for step, *values in log)
-    return model.eval()
+    kept.ranking = [(float(value), int(step)) for value, step in state["kept"]]
+    first = int(state["step"])
+    records = Records(folder if group.first else None, state["records"], first, config.tensorboard)
+    step_of = _Step(config, work, group, parameters)
+    every = config.validation.every or batches.steps_of_epoch or 1
+    try:
+        for step, parts in enumerate(batches.from_step(first, group.rank, group.size, ahead), first):
+            rate = learning_rate(config, step, batches.steps)
+            for settings in optimizer.param_groups:
+                settings["lr"] = rate
+            now, norm = step_of(step, parts, records)
+            optimizer.step()
+            records.add("log", step, {**now, "learning_rate": rate, "gradient": norm}, now)
+            done, end = step + 1, step + 1 == batches.steps
+            due = work.validation is not None and (done % every == 0 or end)
+            if due:
+                found = validate(config, work, group)
+                records.add("validation", done, found, found)
+                if group.first:
+                    kept.consider(model, done, found)
+            if group.first and (due or end or done % config.checkpoint_every == 0):
+                kept.last(model, done)
+                ranking = [list(entry) for entry in kept.ranking]
+                lengths = records.lengths()
+                weights, moments = model.state_dict(), optimizer.state_dict()
+                state = {"step": done, "model": weights, "optimizer": moments, "records": lengths, "kept": ranking}
+                checkpoint.write(folder, state)
+                kept.forget()
+            told(done, now)
+    finally:
+        records.close()
+
+
+class _Step:
+    """Losses and gradients of a step, up to the optimizer's."""
+
+    def __init__(self, config: Config, work: Work, group: Group, parameters: list[torch.nn.Parameter]) -> None:
+        self.config, self.work, self.group, self.parameters = config, work, group, parameters
+        self.run = torch.compile(answers) if config.compile else answers
+        weight = work.pos_weight
+        self.pos_weight = None if weight is None else weight.to(group.device)
+
+    def __call__(self, step: int, parts: Sequence[Batch], records: Records) -> tuple[Losses, float]:
+        """Leaves the gradient in the parameters; the losses by task, and the gradient's norm before it is clipped."""
+        config, group, tasks = self.config, self.group, self.work.tasks
+        shown = bool(config.angles_every) and step % config.angles_every == 0 and len(tasks) > 1
+        apart = shown or (config.pcgrad and len(tasks) > 1)
+        learning(self.work.model, config.dropout)
+        group.agree(self.work.model)
+        torch.manual_seed(int(np.random.SeedSequence((config.seed, step, group.rank)).generate_state(1)[0]))
+        counts = _counts(tasks, parts, group)
+        gradients = Gradients(self.parameters, len(tasks) if apart else 1)
+        values = torch.zeros(len(tasks), device=group.device)
+        for part in parts:
+            inputs, targets = _on(group.device, part)
+            with torch.autocast(group.device.type, torch.bfloat16, enabled=config.bfloat16):
+                outputs = self.run(self.work.model, config.clips, inputs)
+            by_task = list(losses(outputs, targets, counts, self.pos_weight).values())
+            values += torch.stack(by_task).detach()
+            gradients.add(by_task if apart else [torch.stack(by_task).sum()])
+        gradients.gather(group)
+        group.sum(values)
+        if shown:
+            _show_angles(self.work, gradients, step, records)
+        rng = np.random.default_rng((config.seed, step, 2))
+        total = project(gradients.rows, gradients.shared, rng) if config.pcgrad and apart else gradients.rows.sum(0)
+        norm = total.norm()
+        now = dict(zip(tasks, values.tolist(), strict=True))
+        if not math.isfinite(sum(now.values()) + norm.item()):
+            of = ", ".join(f"{task} {value:g}" for task, value in now.items())
+            raise ValueError(
+                f"training stopped at step {step}: losses {of} with a gradient of {norm.item():g}; a lower "
+                "learning_rate or clip_norm may help. The last checkpoint is from before"
+            )
+        if config.clip_norm is not None:
+            total = total * (config.clip_norm / norm.clamp(min=config.clip_norm))
+        gradients.use(total)
+        return now, norm.item()
+
+
+def validate(config: Config, work: Work, group: Group) -> Losses:
+    """Losses over all clips of the validation's recordings: by task, and their sum as "loss"; and the metrics."""
+    assert work.validation is not None
+    clips, model = work.validation, work.model.eval()
+    one = {task: torch.ones((), dtype=torch.float64, device=group.device) for task in work.tasks}
+    sums = torch.zeros(2, len(work.tasks), dtype=torch.float64, device=group.device)
+    weight = None if work.pos_weight is None else work.pos_weight.to(group.device)
+    with torch.inference_mode():
+        mine = np.array_split(np.arange(len(clips)), group.size)[group.rank]
+        for indices in np.split(mine, range(config.batch, len(mine), config.batch)):
+            if not len(indices):
+                continue
+            inputs, targets = _on(group.device, Batch(*clips.batch(indices)))
+            with torch.autocast(group.device.type, torch.bfloat16, enabled=config.bfloat16):
+                outputs = answers(model, 1, inputs)
+            sums[0] += torch.stack([value.double() for value in losses(outputs, targets, one, weight).values()])
+            sums[1] += torch.stack([*known(targets).values()])
+        group.sum(sums)
+        means = dict(zip(work.tasks, (sums[0] / sums[1].clamp(min=1)).tolist(), strict=True))
+        found = {"loss": sum(means.values()), **means}
+        if work.metrics is not None and group.first:
+            found |= work.metrics(model, clips.recordings)
+    return found
+
+
+def _optimizer(config: Config, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    if config.optimizer == "sgd":
+        momentum = config.momentum
+        return torch.optim.SGD(
+            parameters, config.learning_rate, momentum, weight_decay=config.weight_decay, nesterov=momentum > 0
+        )
+    return torch.optim.AdamW(parameters, config.learning_rate, weight_decay=config.weight_decay)
+
+
+def _counts(tasks: Sequence[str], parts: Sequence[Batch], group: Group) -> dict[str, Tensor]:
+    """The known targets of the whole step, on all processes: sums of the parts divided by them are its mean."""
+    counts = torch.zeros(len(tasks), dtype=torch.float64)
+    for part in parts:
+        counts += torch.stack([*known(part.targets).values()])
+    counts = counts.to(group.device)
+    group.sum(counts)
+    return dict(zip(tasks, counts, strict=True))
+
+
+def _on(device: torch.device, batch: Batch) -> Iterator[dict[str, Tensor]]:
+    return ({name: x.to(device, non_blocking=True) for name, x in of.items()} for of in batch)
+
+
+def _show_angles(work: Work, gradients: Gradients, step: int, records: Records) -> None:
+    """A row for every layer's weight that tasks share: the angles between their gradients (Fig. 6D)."""
+    found = angles(gradients.rows, gradients.reached, gradients.sizes).tolist()
+    shared = (gradients.reached.sum(0) > 1).tolist()
+    names = [name for name, p in work.model.named_parameters() if p.requires_grad]
+    pairs = list(combinations(range(len(work.tasks)), 2))
+    for name, between, many in zip(names, found, shared, strict=True):
+        if many and name.endswith("weight"):
+            by_pair = {f"{work.tasks[i]}-{work.tasks[j]}": between[i][j] for i, j in pairs}
+            layer = name.removesuffix(".weight")
+            scalars = {f"{layer}/{pair}": angle for pair, angle in by_pair.items()}
+            records.add("angles", step, {"layer": layer, **by_pair}, scalars)

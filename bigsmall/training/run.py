@@ -3,108 +3,147 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors.torch import load_file
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from .. import models, weights
-from ..evaluation import simulated
-from . import loop, videos
+from .. import weights
+from ..datasets import Clips, Prepared, open_prepared, prepare
+from ..files import whole
+from ..models import Network
+from ..weights import Card
+from .batches import Batches
+from .config import Config, read
+from .distributed import Group, connected
+from .kept import Kept
+from .loop import Losses, Metrics, Work, fit
+from .losses import positive_weight
+from .network import start
 
-NOTE = (
-    "Trained on simulated faces only. Its action units were learnt on rendered faces and are not validated on real "
-    "ones. Not a medical device."
-)
-
-
-def configuration(config: str | os.PathLike[str], overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Read a YAML file, or `default`, with `key=value` changes.
-
-    Raises:
-        ValueError: no such file, or a change to a key that the configuration does not have.
-    """
-    path = Path(__file__).with_name("default.yaml") if config == "default" else Path(config)
-    if not path.is_file():
-        raise ValueError(f"config: no file {str(path)!r}; expected a YAML file, or 'default'")
-    loaded, changes = OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides))
-    if unknown := [str(key) for key in changes if key not in loaded]:
-        known = ", ".join(map(str, loaded))
-        raise ValueError(f"the configuration has no key {', '.join(unknown)}; its keys are {known}")
-    merged = OmegaConf.to_container(OmegaConf.merge(loaded, changes))
-    assert isinstance(merged, dict)
-    return {str(key): value for key, value in merged.items()}
+CHOOSES = ("share", "fold", "subjects")  # keys of an entry of `data` that are not the dataset's
 
 
 def train(
-    config: str | os.PathLike[str], output: str | os.PathLike[str], overrides: Sequence[str] = (), *, workers: int = 2
+    config: str | os.PathLike[str] | Mapping[str, Any],
+    output: str | os.PathLike[str],
+    overrides: Sequence[str] = (),
+    *,
+    workers: int = 2,
+    metrics: Metrics | None = None,
 ) -> Path:
-    """Simulate, train, write `model.safetensors` and measure the held-out videos; a run is taken up where it was.
+    """Prepare the data, train, and write `model.safetensors` with its card; a run is taken up where it was.
 
-    What `output` holds is not done again: to measure the held-out videos anew, remove its held_out/.
+    Under torchrun all its processes train together: they share the folders, the first one writes.
 
     Args:
-        config: a YAML file such as bigsmall/training/default.yaml, or "default" for that one.
-        output: the run's folder: people/, videos/, checkpoint.pt, log.csv, config.yaml, model.safetensors, held_out/,
-            held_out.csv.
+        config: a YAML file, the name of one that comes with the package ("default", "paper"), or a mapping; see
+            `bigsmall.training.config.Config`.
+        output: the run's folder: config.yaml, data/, checkpoint.pt, log.csv, validation.csv, angles.csv, tensorboard/,
+            last.safetensors, best.safetensors, top/, model.safetensors. Where the last is there, nothing is done.
         overrides: `key=value` changes of the configuration.
-        workers: processes that simulate and measure.
+        workers: processes that prepare data, and threads that read it.
+        metrics: called with the network and the validation's recordings after their losses; what it returns is
+            recorded with them, and one of its names can be `keep.metric`.
 
     Returns:
-        the weight file, for `bigsmall.measure(..., weights=...)`; float16, with its card.
+        the weight file, for `bigsmall.measure(..., weights=...)`.
 
     Raises:
-        ValueError: a wrong configuration, or a folder that holds a run with another one.
+        ValueError: a wrong configuration, a folder that holds a run with another one, data that do not fit, or losses
+            that are not finite.
     """
-    settings, folder, console = configuration(config, overrides), Path(output), Console(stderr=True)
-    learning, test = {name: value for name, value in settings.items() if name != "test"}, settings["test"]
-    folder.mkdir(parents=True, exist_ok=True)
-    written, text = folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(learning))
-    if written.exists() and written.read_text(encoding="utf-8") != text:
+    settings, folder, console = read(config, overrides), Path(output), Console(stderr=True)
+    written, path = folder / "config.yaml", folder / "model.safetensors"
+    if written.exists() and read(written) != settings:
         raise ValueError(f"output: {folder} holds a run with another configuration; take another folder")
-    written.write_text(text, encoding="utf-8")
+    if path.exists():
+        return path
+    name = settings.card.name or ("model" if isinstance(config, Mapping) else Path(config).stem)
+    with connected(settings.device) as group:
+        if group.first:
+            folder.mkdir(parents=True, exist_ok=True)
+            with whole(written) as aside:
+                aside.write_text(OmegaConf.to_yaml(OmegaConf.create(settings.as_dict())), encoding="utf-8")
+        model = start(settings, console.print if group.first else lambda text: None)
+        work, card = _work(settings, model, folder, group, workers, name, metrics)
+        kept = Kept(settings.keep, card, folder)
+        columns = (TextColumn("training"), *Progress.get_default_columns()[1:2], MofNCompleteColumn())
+        columns += (TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[now]}"))
+        with Progress(*columns, console=console) if group.first else nullcontext() as progress:
+            bar = progress.add_task("training", total=work.batches.steps, now="") if progress else None
 
-    path, counts = folder / "model.safetensors", [f"{of['count']} {kind}" for kind, of in learning["data"].items()]
-    card = weights.Card(
-        name=Path(config).stem,
-        model=learning["model"],
-        options=learning["options"],
-        tasks=weights.TASKS,
-        convention="exact",
-        crop=learning["crop"],
-        licence="MIT",
-        source=f"this project's own training on simulated video: {', '.join(counts)}",
-        note=NOTE,
-        details={"training": learning},
-    )
-    columns = (MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[now]}"))
-    with Progress(*Progress.get_default_columns()[:2], *columns, console=console) as progress:
+            def told(step: int, parts: Losses) -> None:
+                if progress and bar is not None:
+                    speed = progress.tasks[bar].speed
+                    now = " ".join(f"{task} {value:.3f}" for task, value in parts.items())
+                    progress.update(bar, completed=step, now=f"{now}, {speed or 0:.2f} steps/s")
 
-        def follow(name: str, steps: Iterator[tuple[int, int]]) -> None:
-            bar = progress.add_task(name, now="")
-            for done, of in steps:
-                progress.update(bar, completed=done, total=of)
-
-        if not path.exists():
-            follow("simulating", videos.prepare(learning, folder, workers))
-            bar = progress.add_task("training", total=learning["steps"], now="")
-
-            def told(step: int, parts: loop.Losses) -> None:
-                now = " ".join(f"{name} {value:.3f}" for name, value in parts.items())
-                progress.update(bar, completed=step, now=now)
-
-            weights.save(path, loop.fit(videos.load(learning, folder), learning, folder, told).half(), card)
-        follow("measuring the held-out videos", simulated.evaluate(path, test, folder / "held_out", workers))
-    rows = simulated.rows(path, test, folder / "held_out")
-    simulated.table(rows).to_csv(folder / "held_out.csv", index=False)
-    results = {"test": test, **simulated.summary(rows)}
-    console.print_json(data=results)
-    model = models.build(card.model, **card.options)
-    model.load_state_dict(load_file(path))
-    weights.save(path, model.half(), replace(card, details={**card.details, "held_out": results}))
+            fit(settings, work, folder, group, kept, told, workers)
+        if group.first:
+            kept.end(model, work.batches.steps)
+        group.tell(None)  # nobody returns before the file is there
     return path
+
+
+def _work(
+    config: Config, model: Network, folder: Path, group: Group, workers: int, name: str, metrics: Metrics | None
+) -> tuple[Work, Card]:
+    """What the configuration's data come to for the network, and the card of what will be learnt from them."""
+    tasks = tuple(task for task in model.tasks if task in (config.tasks or model.tasks))
+    n = config.frames or model.n_segment
+    if n % model.n_segment:
+        raise ValueError(f"frames was {n}, expected a multiple of the network's n_segment, {model.n_segment}")
+
+    def clips(data: Mapping[str, Mapping[str, Any]]) -> tuple[Clips, list[tuple[str, int, float | None]]]:
+        found = {entry: _recordings(spec, folder / "data" / entry, group, workers) for entry, spec in data.items()}
+        every = [recording for some in found.values() for recording in some]
+        entries = [(entry, len(some), data[entry].get("share")) for entry, some in found.items()]
+        return Clips(every, n, model.reads, tasks, model.big_every), entries
+
+    learnt, entries = clips(config.data)
+    batches = Batches(config, learnt, entries)
+    validation = clips(config.validation.data)[0] if config.validation.data else None
+    work = Work(model, tasks, batches, positive_weight(config.pos_weight, learnt), validation, metrics)
+    units = next((r.action_units for r in learnt.recordings if r.action_units), weights.ACTION_UNITS)
+    people = {(r.dataset, r.subject) for r in learnt.recordings}
+    counts = ", ".join(f"{count} recordings of {entry}" for entry, count, _ in entries)
+    card = Card(
+        name=name,
+        model=config.model.name,
+        options=config.model.options,
+        tasks=tasks,
+        convention=_common("convention", learnt.recordings),
+        crop=_common("crop", learnt.recordings),
+        action_units=units,
+        licence=config.card.licence,
+        source=config.card.source or f"trained with this project on {counts}: {len(people)} people",
+        note=config.card.note,
+        details={"training": config.as_dict()},
+    )
+    return work, card
+
+
+def _recordings(spec: Mapping[str, Any], folder: Path, group: Group, workers: int) -> list[Prepared]:
+    """Of an entry of the configuration's data, prepared by the first process if it is not yet."""
+    of = {key: value for key, value in spec.items() if key not in CHOOSES}
+    if "prepared" in of:
+        if len(of) > 1:
+            raise ValueError(f"data: {', '.join(set(of) - {'prepared'})} beside prepared, which is made already")
+        folder = Path(of["prepared"])
+    else:
+        if group.first:
+            prepare(of, folder, workers=workers)
+        group.tell(None)
+    return open_prepared(folder, subjects=spec.get("subjects"), fold=spec.get("fold"))
+
+
+def _common(name: str, recordings: Sequence[Prepared]) -> str:
+    values = sorted({recording.meta[name] for recording in recordings})
+    if len(values) > 1:
+        raise ValueError(f"data: the recordings' {name} must be the same, got {' and '.join(values)}")
+    return str(values[0])
