@@ -1,7 +1,7 @@
 """What every command shares: the app, where it prints, and how it ends.
 
-Exit codes: 0 something was measured, 1 `doctor` found something broken, 2 usage, 3 nothing could be measured, 4 the
-input cannot be read.
+Exit codes: 0 something was measured, 1 `doctor` or `prepare` found something broken, 2 usage, 3 nothing could be
+measured, 4 the input cannot be read.
 """
 
 from __future__ import annotations

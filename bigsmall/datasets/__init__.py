@@ -2,8 +2,8 @@
 
 from .clips import Clips
 from .folds import folds
-from .preparing import Job, PrepareError, Skip, jobs, names, open_prepared, prepare
 from .prepared import Prepared, write_prepared
+from .preparing import Job, PrepareError, Skip, jobs, names, open_prepared, prepare
 
 __all__ = [
     "Clips",

@@ -16,15 +16,28 @@ OFFSET = 0.5  # s: and begin or end so far inside it, before the report warns
 
 
 class Signal(NamedTuple):
-    """A label over time: `values` (n,) float, NaN where unknown, at `times` (n,), increasing seconds of the video."""
+    """A label over time: `values` (n,) float, NaN where unknown, at `times` (n,), increasing seconds of the video.
+
+    With `frames` the times are numbers of the video's frames instead, from 0.
+    """
 
     values: np.ndarray
     times: np.ndarray
+    frames: bool = False
 
     @classmethod
     def even(cls, values: np.ndarray, rate: float, start: float = 0.0) -> Signal:
         """Samples at `rate` Hz, the first at `start` seconds of the video."""
         return cls(np.asarray(values, np.float64), start + np.arange(len(values)) / rate)
+
+    def on(self, clock: np.ndarray) -> Signal:
+        """With its times in seconds: the video's frames have theirs at `clock` (n,), and go on at their mean rate."""
+        if not self.frames:
+            return self
+        last, step = len(clock) - 1, (clock[-1] - clock[0]) / max(1, len(clock) - 1)
+        number = np.asarray(self.times, np.float64)
+        beyond = step * (number - np.clip(number, 0, last))
+        return Signal(self.values, np.interp(number, np.arange(last + 1), clock) + beyond)
 
     def at(self, times: np.ndarray) -> np.ndarray:
         """Linearly interpolated at `times` (T,), seconds: NaN outside the label's span and beside unknown samples.

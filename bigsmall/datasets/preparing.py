@@ -51,7 +51,15 @@ class Job(Protocol):
 
 
 class PrepareError(ValueError):
-    """Some recordings could not be prepared; the manifest has all the reasons."""
+    """Some recordings could not be prepared.
+
+    Attributes:
+        manifest: has all the reasons; None where the run did not come to its end.
+    """
+
+    def __init__(self, message: str, manifest: Path | None = None) -> None:
+        super().__init__(message)
+        self.manifest = manifest
 
 
 def names() -> tuple[str, ...]:
@@ -116,7 +124,8 @@ def prepare(
     if failed := [entry for entry in listed if entry["status"] == "failed"]:
         reasons = "; ".join(f"{entry['name']}: {entry['reason']}" for entry in failed[:5])
         more = f"; and {len(failed) - 5} more, see {manifest}" if len(failed) > 5 else ""
-        raise PrepareError(f"{len(failed)} of {len(listed)} recordings could not be prepared: {reasons}{more}")
+        share = f"{len(failed)} of {len(listed)}"
+        raise PrepareError(f"{share} recordings could not be prepared: {reasons}{more}", manifest)
     return manifest
 
 

@@ -106,7 +106,7 @@ def _look(video: Video, recording: Recording, policy: CropPolicy, settings: Sett
     gain = np.ones(3)  # of the colours, so that a box that moves makes no step
     for frame in video:
         fresh = seen.clock.add(frame, 1 / MAX_RATE)
-        if not recording.has(frame.index):
+        if not recording.has(frame):
             continue
         if tracker is not None and not frame.repeated:
             tracks = tracker.update(frame)
@@ -243,13 +243,13 @@ def _bytes(pixels: Tensor, scale: float) -> np.ndarray:
 
 def _waves(labels: Labels, seen: _Seen, settings: Settings) -> tuple[Waves, dict[str, Any]]:
     """The labels at the used frames, and how far their clocks are from the video's."""
-    all_times = seen.clock.timestamps
+    clock = np.array(seen.clock.timestamps)
     waves, drifts = {}, {}
     for name in WAVES:
-        if (signal := getattr(labels, name)) is not None:
-            even = settings.labels == "linspace"
-            waves[name] = signal.stretched(len(all_times))[seen.used] if even else signal.at(seen.times)
-            drifts[name] = drift(signal, all_times[0], all_times[-1])
+        if (given := getattr(labels, name)) is not None:
+            signal, even = given.on(clock), settings.labels == "linspace"
+            waves[name] = signal.stretched(len(clock))[seen.used] if even else signal.at(seen.times)
+            drifts[name] = drift(signal, float(clock[0]), float(clock[-1]))
     return waves, drifts
 
 

@@ -8,6 +8,7 @@ and `jobs` makes of each what `prepare` runs.
 from __future__ import annotations
 
 import inspect
+import math
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..face import CropPolicy, parse_crop
-from ..video import Times, Video, open_video
+from ..video import Frame, Times, Video, open_video
 from ..video.files import IMAGE_SUFFIXES
 from .align import Signal
 
@@ -71,6 +72,7 @@ class Recording:
         labels: reads them; picklable, so a function of a module or a `functools.partial` of one.
         fps: frames per second, of folders, or in place of a file's own clock; timestamps: seconds, of each frame.
         first, last: frames of the video that are used, from 0, both included; None: to the end.
+        start, end: seconds of the video that are used, likewise.
         crop: the dataset's own, which `prepare`'s option replaces.
         pseudo: "pos": the target of the pulse is made of the frames' colours (FACTS 4).
     """
@@ -83,12 +85,16 @@ class Recording:
     timestamps: Times | None = None
     first: int = 0
     last: int | None = None
+    start: float = -math.inf
+    end: float | None = None
     crop: str = "face"
     pseudo: str | None = None
 
-    def has(self, frame: int) -> bool:
-        """Whether this frame of the video is used."""
-        return self.first <= frame and (self.last is None or frame <= self.last)
+    def has(self, frame: Frame) -> bool:
+        """Whether this frame of the video is among those that are used."""
+        late, after = frame.timestamp >= self.start, frame.index >= self.first
+        early, before = self.end is None or frame.timestamp <= self.end, self.last is None or frame.index <= self.last
+        return late and after and early and before
 
     @contextmanager
     def open(self) -> Iterator[Video]:
