@@ -11,8 +11,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from .action_units import DRML, AlexNet
+from .attention import EfficientPhys, FromBig, TwoTowers
 from .bigsmall import BigSmall
 from .cost import Cost, Layer, cost
+from .fusion import BigToSmall, ConcatFusion, GreyBig, Lateral, SmallToBig
 from .network import TASKS, Network, answer
 from .single import Big, Small
 
@@ -37,8 +40,22 @@ _MODELS: dict[str, Callable[..., Network]] = {
     "bigsmall_noshift": partial(BigSmall, shift="none"),
     "bigsmall_full": partial(BigSmall, big_every=1),
     "bigsmall_full_noshift": partial(BigSmall, big_every=1, shift="none"),
+    "bigsmall_concat": ConcatFusion,
+    "bigsmall_lateral": Lateral,
+    "bigsmall_big2small": BigToSmall,
+    "bigsmall_small2big": SmallToBig,
+    "bigsmall_grey": GreyBig,
     "big": Big,
     "small": Small,
+    "deepphys": TwoTowers,
+    "tscan": partial(TwoTowers, n_segment=10, shift="tsm"),
+    "mttscan": partial(TwoTowers, task=None, n_segment=10, shift="tsm"),
+    "efficientphys": EfficientPhys,
+    "deepphys9": FromBig,
+    "mttscan9": partial(FromBig, task=None, n_segment=3, shift="tsm"),
+    "tscan9": partial(TwoTowers, size=9, n_segment=3, shift="tsm", pooling=False, dropout=0.8),
+    "drml": DRML,
+    "alexnet": AlexNet,
 }
 
 
@@ -53,8 +70,11 @@ def build(name: str, **options: Any) -> Network:
     Args:
         name: one of `names()`. `bigsmall` is the paper's (WTSM, Big on the first frame of every clip), `bigsmall_tsm`
             and `bigsmall_noshift` change the shift, `bigsmall_full` and `bigsmall_full_noshift` run Big on every frame
-            (Table 1); `big` and `small` are the single-task networks.
-        options: as the classes `BigSmall`, `Big` and `Small` take them, such as n_segment, big_every, out_size.
+            (Table 1); `bigsmall_concat`, `_lateral`, `_big2small`, `_small2big` join the branches otherwise and
+            `_grey` takes the colour from Big; `big` and `small` are the single-task networks. To compare with (Tables 2
+            to 4, Fig. 5): `deepphys`, `tscan`, `mttscan` and `efficientphys` as rPPG-Toolbox has them, `deepphys9` and
+            `mttscan9` as BigSmall's authors shrank them, `tscan9` without pooling; `drml` and `alexnet`.
+        options: as the network's class takes them, such as n_segment, big_every, out_size, size, task.
     Raises:
         ValueError: an unknown name, or an option outside its range.
         TypeError: an option that the network does not have.

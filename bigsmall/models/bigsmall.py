@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .branches import BIG_REDUCTION, HIDDEN, MAPS, BigBranch, SmallBranch, positive
-from .network import TASKS
+from .branches import BIG_REDUCTION, HIDDEN, MAPS, BigBranch, SmallBranch
+from .network import TASKS, check_clips, positive
 
 HEADS = ("au", "bvp", "resp")  # in the order of the outputs, as the authors' files name them
 
@@ -27,6 +30,8 @@ class BigSmall(SmallBranch, BigBranch):
     """
 
     tasks, reads = TASKS, ("big", "small")
+    last_maps: ClassVar[Mapping[str, str]] = {**BigBranch.last_maps, **SmallBranch.last_maps}
+    head_features = MAPS  # channels of the map that the heads read
 
     def __init__(
         self,
@@ -43,7 +48,7 @@ class BigSmall(SmallBranch, BigBranch):
         if n_segment % self.big_every:
             raise ValueError(f"big_every must divide n_segment = {n_segment}, got {big_every}")
         for task, outputs in zip(HEADS, (positive("out_size", out_size), 1, 1), strict=True):
-            self.add_module(f"{task}_fc1", nn.Linear(MAPS * small_size**2, HIDDEN))
+            self.add_module(f"{task}_fc1", nn.Linear(self.head_features * small_size**2, HIDDEN))
             self.add_module(f"{task}_fc2", nn.Linear(HIDDEN, outputs))
 
     def forward(self, big: Tensor, small: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -54,9 +59,7 @@ class BigSmall(SmallBranch, BigBranch):
         Returns:
             action-unit logits (B*N, out_size), derivative of the BVP (B*N, 1), derivative of respiration (B*N, 1).
         """
-        frames = small.shape[0]
-        if frames % self.n_segment:
-            raise ValueError(f"small must hold a multiple of n_segment = {self.n_segment} frames, got {frames}")
+        frames = check_clips("small", small, self.n_segment)
         read = frames // self.big_every
         if big.shape[0] == frames:
             big = big[:: self.big_every]
@@ -65,7 +68,11 @@ class BigSmall(SmallBranch, BigBranch):
                 f"big must hold the {frames} frames of small, or the {read} that are read "
                 f"(one of every {self.big_every}), got {big.shape[0]}"
             )
-        return self.heads(self.big_maps(big), self.small_maps(small))
+        return self.heads(*self.maps(big, small))
+
+    def maps(self, big: Tensor, small: Tensor) -> tuple[Tensor, Tensor]:
+        """What the heads read: the maps of the B*N/M frames that Big reads, and those of Small's B*N frames."""
+        return self.big_maps(big), self.small_maps(small)
 
     def heads(self, big_maps: Tensor, small_maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The outputs of `forward` from the maps of Big's B*N/M frames and of Small's B*N frames."""
@@ -77,10 +84,13 @@ class BigSmall(SmallBranch, BigBranch):
         weight1, bias1, weight2, bias2 = (
             self.get_parameter(f"{task}_{name}") for name in ("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias")
         )
+        return F.linear(F.relu(self._hidden(big_maps, small_maps, weight1, bias1)), weight2, bias2)
+
+    def _hidden(self, big_maps: Tensor, small_maps: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """The first layer of a head, on the sum of the maps."""
         if self.big_every == 1:
-            hidden = F.linear(big_maps + small_maps, weight1, bias1)
-        else:  # the first layer is linear in the sum: Big's share is computed once for each frame that Big read
-            read = big_maps.shape[0]
-            shares = F.linear(torch.cat((big_maps, small_maps)), weight1)
-            hidden = shares[read:] + shares[:read].repeat_interleave(self.big_every, 0) + bias1
-        return F.linear(F.relu(hidden), weight2, bias2)
+            return F.linear(big_maps + small_maps, weight, bias)
+        # Linear in the sum: Big's share is computed once for each frame that Big read.
+        read = big_maps.shape[0]
+        shares = F.linear(torch.cat((big_maps, small_maps)), weight)
+        return shares[read:] + shares[:read].repeat_interleave(self.big_every, 0) + bias

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .branches import BIG_REDUCTION, HIDDEN, MAPS, BigBranch, SmallBranch, positive
-from .network import TASKS, one_of
+from .branches import BIG_REDUCTION, HIDDEN, MAPS, BigBranch, SmallBranch
+from .network import TASKS, one_of, positive
 
 
 class Big(BigBranch):
