@@ -37,8 +37,8 @@ def fuse(model: nn.Module, example_inputs: Tensor | Sequence[Any]) -> Fusion:
 
     The fused model is an instance of a subclass of the model's class and has its attributes and the names of its
     state_dict. Parameters and buffers are the given model's own tensors: what trains, loads or moves one does so to
-    both. Each has its own train() and eval(). Code in a forward that asks for `self.training`, and dropouts inside a fused
-    chain, follow the mode of the whole model. Save state_dict() rather than the fused model, whose class has no name.
+    both. Each has its own train() and eval(). Code in a forward that asks for `self.training`, and dropouts inside a
+    fused chain, follow the mode of the whole model. Save state_dict(), not the fused model: its class has no name.
 
     Args:
         model: any nn.Module that torch.fx can follow; its parts that cannot be followed stay as they are.
