@@ -1,9 +1,33 @@
 """The command line: thin, and quick to start; everything heavy is imported by the command that needs it."""
 
-from . import doctor, info, measure, synthesize, train, weights  # each registers its commands
+from . import (  # each registers its commands
+    doctor,
+    evaluate,
+    info,
+    measure,
+    prepare,
+    protocol,
+    stress,
+    synthesize,
+    train,
+    weights,
+)
 from .common import app
 
-__all__ = ["app", "doctor", "info", "main", "measure", "synthesize", "train", "weights"]
+__all__ = [
+    "app",
+    "doctor",
+    "evaluate",
+    "info",
+    "main",
+    "measure",
+    "prepare",
+    "protocol",
+    "stress",
+    "synthesize",
+    "train",
+    "weights",
+]
 
 
 def main() -> None:
