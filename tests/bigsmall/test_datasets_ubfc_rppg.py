@@ -1,4 +1,4 @@
-"""bigsmall.datasets.ubfc_rppg: both parts of the dataset, each sample at its own time, and what is missing said aloud."""
+"""bigsmall.datasets.ubfc_rppg: both parts of the dataset, samples at their own times, reasons for what is missing."""
 
 import json
 from pathlib import Path
