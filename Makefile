@@ -1,4 +1,4 @@
-# make demo | test | lint | bench | trust | clean. Each first makes .venv, with pinned versions and the extension, where it is not.
+# make demo | test | lint | sanitize | bench | trust | clean. Each first makes .venv, with pinned versions and the extension, where it is not.
 # PYTHON names the interpreter that .venv is made with.
 
 PYTHON ?= python3
@@ -9,8 +9,10 @@ INSTALLED := .venv/installed
 PEERS := .venv/peers
 SOURCES := setup.py pyproject.toml $(wildcard csrc/*.* csrc/*/*.*)
 RESULTS := bench/results/cpu.json
+WATCHED := -fsanitize=address,undefined
+OPS := wtsm wtsm_conv2d double_conv2d_pool normalize bigsmall_inputs every_op instruction_sets
 
-.PHONY: demo test lint bench trust clean
+.PHONY: demo test lint sanitize bench trust clean
 
 define COMPARE
 import json, pandas
@@ -35,6 +37,14 @@ test: $(INSTALLED)
 lint: $(INSTALLED)
 	ruff check .
 	mypy
+
+# the ops' tests with a compiled library that watches its addresses and undefined behaviour (g++; about six minutes)
+sanitize: $(INSTALLED)
+	CFLAGS="$(WATCHED) -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g1" LDFLAGS="$(WATCHED)" \
+		python setup.py -q build --build-base build/sanitize --build-lib build/sanitize/lib
+	PYTHONPATH=build/sanitize/lib ASAN_OPTIONS=detect_leaks=0 \
+		LD_PRELOAD="$$(for l in asan ubsan stdc++; do g++ -print-file-name=lib$$l.so; done | tr '\n' ' ')" \
+		pytest -q -p no:cacheprovider $(addprefix tests/kernels/test_,$(addsuffix .py,$(OPS)))
 
 bench: $(INSTALLED) $(PEERS)
 	mkdir -p $(dir $(RESULTS))
