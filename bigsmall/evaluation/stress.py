@@ -160,7 +160,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     heads = [f"{RATES[name]}: {what}" for name in rates for what in ("error", "refused", "in interval")]
     heads += ["AU F1"] * units
     lines = [
-        f"# Stress report: {', '.join(report['names'])}", "", about(report), "",
+        f"# Stress report on simulated videos: {', '.join(report['names'])}", "", about(report), "",
         "Error: mean absolute error per minute ± its standard error (the largest), of what was not refused. In "
         "interval: share of it whose 95 % interval holds the true rate. AU F1: mean over the action units, of rendered "
         "faces.",

@@ -10,7 +10,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, NullLocator
 
 from ..results.plot import COLOURS, FAINT, INK, STYLE, UNIT, VOID
 from .stress import FACTORS, RATES, about
@@ -21,6 +21,7 @@ LOOKS = {
     "respiration_rate": {"color": COLOURS["respiration"], "marker": "^", "linestyle": "-"},
 }
 COLUMNS = 4
+KEY = "Shaded: the base point. Bars: the standard error of the mean over the people who were not refused."
 
 
 def draw(report: Mapping[str, Any]) -> Figure:
@@ -31,14 +32,14 @@ def draw(report: Mapping[str, Any]) -> Figure:
     heights = [1.5, 0.9] + [0.9] * ("au_f1" in levels[0])
     columns = min(COLUMNS, len(factors))
     blocks = math.ceil(len(factors) / columns)
-    words = textwrap.wrap(about(report), 42 * columns)
-    above, below, block = 0.75, 0.35 + 0.16 * len(words), sum(heights) + 0.85  # inches
+    wide = max(3.1 * columns + 0.9, 7.1)  # inches, as the others
+    words = textwrap.wrap(f"{about(report)} {KEY}", int(13.5 * wide))
+    above, below, block = 0.95, 0.2 + 0.16 * len(words), sum(heights) + 0.85
     tall = above + below + blocks * block
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(3.1 * columns + 0.7, tall), facecolor="white")
-        wide = figure.get_figwidth()
+        figure = Figure(figsize=(wide, tall), facecolor="white")
         grid = figure.add_gridspec(
-            blocks, columns, left=0.65 / wide, right=1 - 0.15 / wide, bottom=(below + 0.35) / tall,
+            blocks, columns, left=0.85 / wide, right=1 - 0.15 / wide, bottom=(below + 0.35) / tall,
             top=1 - (above + 0.1) / tall, wspace=0.14, hspace=0.75 / (block - 0.75),
         )  # fmt: skip
         scale = _scale([row[name] for row in levels for name in rates])
@@ -51,20 +52,22 @@ def draw(report: Mapping[str, Any]) -> Figure:
             _refused(panels[1], some, rates)
             if len(panels) > 2:
                 panels[2].plot([row["au_f1"] for row in some], color=UNIT, marker="D", markersize=4, linewidth=1.4)
-                panels[2].set(ylim=(0, 1), yticks=[0, 0.5, 1])
+                panels[2].set(ylim=(0, 1))
+                panels[2].set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
             for axes, name in zip(panels, ("error, per minute", "refused", "AU F1"), strict=False):
                 _frame(axes, some, axes is panels[-1])
                 if k % columns == 0:
                     axes.set_ylabel(name, fontsize=8.5)
                 else:
                     axes.tick_params(labelleft=False)
-        title = f"Stress report: {', '.join(report['names'])}"
-        figure.text(0.65 / wide, 1 - 0.12 / tall, title, fontsize=13, fontweight="bold", va="top", parse_math=False)
+        figure.align_ylabels()
+        title = f"Stress report on simulated videos: {', '.join(report['names'])}"
+        figure.text(0.85 / wide, 1 - 0.12 / tall, title, fontsize=13, fontweight="bold", va="top", parse_math=False)
         figure.legend(
             *figure.axes[0].get_legend_handles_labels(), loc="upper left", ncols=len(rates), frameon=False, fontsize=9,
-            bbox_to_anchor=(0.58 / wide, 1 - 0.38 / tall),
+            bbox_to_anchor=(0.78 / wide, 1 - 0.38 / tall),
         )  # fmt: skip
-        figure.text(0.65 / wide, 0.12 / tall, "\n".join(words), fontsize=8, color=FAINT, va="bottom", linespacing=1.4)
+        figure.text(0.85 / wide, 0.12 / tall, "\n".join(words), fontsize=8, color=FAINT, va="bottom", linespacing=1.4)
         return figure
 
 
@@ -82,8 +85,9 @@ def _errors(axes: Any, some: Sequence[Mapping[str, Any]], rates: Sequence[str], 
         axes.errorbar(at, _array(values), np.nan_to_num(_array(bars)), **LOOKS[name], label=RATES[name], markersize=4,
                       linewidth=1.4, elinewidth=0.9)  # fmt: skip
     axes.set(yscale="log", ylim=scale)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter("")
+    axes.yaxis.set_minor_locator(NullLocator())
+    marks = [mark for mark in (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100) if scale[0] <= mark <= scale[1]]
+    axes.set_yticks(marks, [f"{mark:g}" for mark in marks])
 
 
 def _refused(axes: Any, some: Sequence[Mapping[str, Any]], rates: Sequence[str]) -> None:
