@@ -46,6 +46,8 @@ def evaluate(
             found = evaluation.evaluate(
                 weights, recordings, tasks=task, convention=convention, window=window, output=output, progress=tell
             )
+        elif not Path(weights).is_dir():
+            raise ValueError(f"PREPARED was not given, expected folders to evaluate {weights!r} on")
         else:
             files = evaluation.load_predictions(weights)
             predictions = map(evaluation.Prediction.load, files)
@@ -63,8 +65,8 @@ def _show(found: Evaluation) -> None:
     )
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for row in found.table().query("rate_by == 'FFT' and metric == 'mae' and n > 0").itertuples():
-        error = f"mean absolute error [bold]{row.value:.2f}[/bold] per minute"
-        table.add_row(row.quantity.replace("_", " "), row.by, error, f"against the {row.reference}; n {row.n}")
+        error = f"MAE [bold]{row.value:.2f}[/bold] per minute"
+        table.add_row(row.quantity.replace("_", " "), row.by, error, f"against the {row.reference}, n {row.n}")
     if mean and mean["units"]:
         scores = f"F1 [bold]{100 * mean['f1']:.1f}[/bold] %, accuracy {100 * mean['accuracy']:.1f} %"
         table.add_row("action units", "network", scores, f"mean of {mean['units']}")

@@ -98,12 +98,13 @@ def evaluate(
     if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
         raise ValueError(f"recordings: {twice[0][1]} of {twice[0][0]} is there more than once")
     folder = None if output is None else Path(output) / "predictions"
+    tell = progress or (lambda stage, done, total: None)
 
     def made() -> Iterator[Prediction]:
         for done, recording in enumerate(recordings):
-            if progress:
-                progress("evaluating", done, len(recordings))
+            tell("evaluating", done, len(recordings))
             yield predict(run, recording) if folder is None else _kept(run, recording, folder)
+        tell("evaluating", len(recordings), len(recordings))
 
     found = score(made(), tasks=run.tasks, convention=convention, window=window)
     if output is not None:
@@ -220,6 +221,6 @@ def _rows(
             values, compared = columns(prediction, of, wave, part, how)
             row |= {of.name + suffix: value for suffix, value in values.items()}
             if compared and start == 0:
-                excerpts[prediction.dataset, prediction.name, of.name] = excerpt(compared)
+                excerpts[prediction.dataset, prediction.name, of.name] = excerpt(compared, of)
         rows.append(row)
     return rows

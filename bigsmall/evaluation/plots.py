@@ -41,7 +41,7 @@ def draw(found: Evaluation, folder: Path) -> list[Path]:
             for axes, (vital, some) in zip(panels, shown.items(), strict=True):
                 panel(axes, found, some)
                 axes.set_title(f"{TITLES[vital]}, {_band(found, vital)}", fontsize=10)
-                axes.legend(fontsize=8, frameon=False)
+                axes.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12))
             written.append(_save(figure, folder / f"{name}.png"))
     with matplotlib.rc_context(STYLE):
         written.append(_save(_waveforms(found, shown), folder / "waveforms.png"))
@@ -106,7 +106,7 @@ def _waveforms(found: Evaluation, shown: dict[str, list[Quantity]]) -> Figure:
         said = f"{video[1]}, {rank} error: {TITLES[of.vital]}, {waves.rate:.1f}, reference {waves.true:.1f}"
         axes.set_title(f"{said}, MACC {waves.macc:.2f}", fontsize=9, loc="left", parse_math=False)
         axes.set_yticks([])
-        axes.legend(fontsize=7, frameon=False, loc="upper right")
+        axes.legend(fontsize=8, frameon=False, loc="lower right", bbox_to_anchor=(1, 0.95), ncols=2)
     axes.set_xlabel("seconds")
     return figure
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from ..signals import HEART_RATE, RESPIRATION_RATE, macc, rate_fft, rate_peaks, snr
 from ..signals.filters import Array, bandpass, detrend, integrate, resample, smoothness
-from ..signals.rates import FINE
 
 LEAST = 9  # samples: what is shorter has no rate, as released (FACTS 6)
 Band = tuple[float, float]  # Hz
@@ -100,13 +99,13 @@ class Compared(NamedTuple):
     reference: Array | None
 
 
-def obstacle(samples: int, fs: float, band: Band, fine: bool) -> str | None:
+def obstacle(samples: int, fs: float, band: Band) -> str | None:
     """Why so many samples at `fs` Hz have no rate in a band, or None."""
     if samples < LEAST:
         return f"{samples} samples in a row are known, {LEAST} are needed"
     if band[1] >= fs / 2:
         return f"{fs:.3g} frames a second are too few for {band[1]:g} Hz"
-    bins = (FINE if fine else 1) * (1 << (samples - 1).bit_length()) / fs
+    bins = (1 << (samples - 1).bit_length()) / fs  # in a Hz, of the plain spectrum
     if math.floor(band[1] * bins) - math.ceil(band[0] * bins) < 2:
         return f"{samples / fs:.1f} s are too short for {band[0]:.3g} to {band[1]:.3g} Hz"
     return None
@@ -136,7 +135,7 @@ def compare(
     """
     band, other, n = how.band(vital), how.band(vital, peaks=True), len(times)
     fs = (n - 1) / float(times[-1] - times[0]) if n > 1 else 0.0
-    if why := obstacle(n, fs, band, how.interpolate):
+    if why := obstacle(n, fs, band):
         return why
     lam = smoothness(fs, band[0]) if how.lam is None else how.lam
 
@@ -151,5 +150,8 @@ def compare(
     filtered, true, peaks_true = (None, np.nan, np.nan) if reference is None else rates(reference)
     if filtered is None or not filtered.any():
         return Compared(rate, np.nan, peaks, np.nan, np.nan, np.nan, clock, wave, None)
+    with np.errstate(divide="ignore"):  # no bin so near to the rate: too short to tell
+        ratio = snr(wave, fs, true, *band)
     alike = macc(wave, filtered) if wave.any() else 0.0
-    return Compared(rate, true, peaks, peaks_true, snr(wave, fs, true, *band), alike, clock, wave, filtered)
+    ratio = ratio if math.isfinite(ratio) else np.nan
+    return Compared(rate, true, peaks, peaks_true, ratio, alike, clock, wave, filtered)

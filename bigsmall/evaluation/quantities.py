@@ -90,11 +90,11 @@ def longest(known: np.ndarray, bounds: np.ndarray) -> slice:
     return slice(int(edges[best]), int(edges[best] + lengths[best]))
 
 
-def excerpt(compared: Compared) -> Compared:
-    """The middle of the waves."""
-    n = len(compared.times)
+def excerpt(compared: Compared, of: Quantity) -> Compared:
+    """The middle of the waves, beside each other as they were: a change from a frame to the next belongs to the next."""
+    n, late = len(compared.times), int(of.name not in PEERS)
     fs = (n - 1) / (compared.times[-1] - compared.times[0])
-    half = min(n, round(EXCERPT * fs)) // 2
-    part = slice(n // 2 - half, n // 2 + half)
+    first = max(late, round((n - EXCERPT * fs) / 2))
+    part, before = slice(first, n - first + late), slice(first - late, n - first)
     reference = None if compared.reference is None else compared.reference[part].copy()
-    return compared._replace(times=compared.times[part].copy(), wave=compared.wave[part].copy(), reference=reference)
+    return compared._replace(times=compared.times[part].copy(), wave=compared.wave[before].copy(), reference=reference)
