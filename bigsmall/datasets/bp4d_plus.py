@@ -19,6 +19,7 @@ import numpy as np
 
 from ..weights import ACTION_UNITS
 from .align import Signal
+from .landmarks import Aligned
 from .prepared import UNKNOWN
 from .recording import Labels, Recording, RecordingJob, Zipped
 from .recording import jobs as recording_jobs
@@ -29,6 +30,7 @@ FPS = 25.0
 CODED_TRIALS = ("T1", "T6", "T7", "T8")
 CODED = (1, 2, 4, 5, 6, 7, *range(9, 21), 22, 23, 24, *range(27, 40))  # the columns of AU_OCC, after the frame's
 GRADED = ("AU06", "AU10", "AU12", "AU14", "AU17")  # those with intensities
+ALIGNED = ("landmarks", "released")
 SKIPPED = {
     "F041T7": "bad data, left out by the authors",
     "F054T9": "bad data, left out by the authors",
@@ -51,6 +53,7 @@ def find(
     skip_first: bool = False,
     physiology_hz: float = 1000.0,
     pseudo: bool = True,
+    aligned: str | None = None,
 ) -> list[Recording]:
     """The recordings under `root`.
 
@@ -61,6 +64,8 @@ def find(
         skip_first: lose the first sample of each signal, as the released reading does.
         physiology_hz: samples a second of the signals.
         pseudo: the pulse's target is made of the pictures (FACTS 4), as the paper trains; else the blood pressure is.
+        aligned: "landmarks": faces are turned upright by those in 2DFeatures/F001_T1.mat (FACTS 3.5); "released": with
+            the authors' mistake in it.
 
     Raises:
         ValueError: `root` has not the layout, or an option is wrong.
@@ -69,13 +74,15 @@ def find(
         raise ValueError(f"intensity was {intensity!r}, expected 1 to 5")
     if not physiology_hz > 0:
         raise ValueError(f"physiology_hz was {physiology_hz!r}, expected a positive number")
+    if aligned not in (None, *ALIGNED):
+        raise ValueError(f"aligned was {aligned!r}, expected {' or '.join(ALIGNED)}")
     pictures = {name: of for archive in sorted((root / "2D+3D").glob("*.zip")) for name, of in _trials(archive).items()}
     measured = {"".join(p.parts[-2:]) for p in (root / "Physiology").glob("[FM]*/T*") if p.is_dir()}
     coded = {p.stem.replace("_", "") for p in (root / "AUCoding" / "AU_OCC").glob("*.csv")}
     names = [match for name in {*pictures, *measured, *coded} if (match := TRIAL.fullmatch(name))]
     if not names:
         not_here(root, LAYOUT)
-    found = []
+    found: list[Recording] = []
     for match in sorted(names, key=lambda m: (m[1], int(m[2][1:]))):
         name, subject, trial = match[0], match[1], match[2]
         if au_subset and trial not in CODED_TRIALS:
@@ -91,7 +98,11 @@ def find(
                 options |= {"first": int(frames.min()) - 1, "last": int(frames.max()) - 1}
             except ValueError as error:
                 read = partial(broken, str(error))
-        found.append(Recording(name, subject, video, read, **options))
+        if aligned is None:
+            found.append(Recording(name, subject, video, read, **options))
+        else:
+            options |= {"crop": "frame", "landmarks": root / "2DFeatures" / f"{subject}_{trial}.mat"}
+            found.append(Aligned(name, subject, video, read, **options, released=aligned == "released"))
     return found
 
 

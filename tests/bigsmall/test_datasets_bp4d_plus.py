@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.io import savemat
 
 from bigsmall.datasets import jobs, open_prepared, prepare
 from bigsmall.datasets.bp4d_plus import CODED, find
@@ -206,6 +207,24 @@ def test_a_coded_trial_without_codes_fails_in_the_subset(root):
         made(root, au_subset=True)
 
 
+@pytest.mark.parametrize("aligned", ["landmarks", "released"])
+def test_faces_can_be_turned_upright_by_the_landmarks(root, aligned):
+    """Here the points are those of a face that is level and in the middle already."""
+    points = np.zeros((49, 2))
+    points[19:25], points[25:31], points[[13, 31]], points[[37, 7]] = (16, 30), (32, 30), (24, 38), (24, 46)
+    fit = np.array([[(points,)] * FRAMES], dtype=[("pts_2d", object)]).reshape(1, FRAMES)
+    (root / "2DFeatures").mkdir()
+    savemat(root / "2DFeatures" / "F001_T1.mat", {"fit": fit})
+    arrays, meta = made(root, aligned=aligned)
+    assert meta["crop"] == "frame"
+    assert arrays["big"].shape[1:] == (144, 144, 3)
+    shown = arrays["big"].mean(axis=(0, 3)) > 60  # x 8 to 40 and y 22 to 54 of the picture, none of its black top
+    assert shown.all()
+    np.testing.assert_allclose(arrays["bvp_wave"], pressure(arrays["timestamps"]), atol=0.1)
+    with pytest.raises(ValueError, match=r"F001_T2.mat has no landmarks"):
+        made(root, "F001T2", aligned=aligned)
+
+
 def test_codes_with_other_columns_are_refused(root):
     (root / "AUCoding" / "AU_OCC" / "F001_T1.csv").write_text("0,1,2\n1,0,0\n")
     with pytest.raises(ValueError, match="3 columns, expected 35"):
@@ -217,5 +236,7 @@ def test_options_and_roots_that_make_no_sense_are_refused(root, tmp_path):
         find(root, intensity=7)
     with pytest.raises(ValueError, match="physiology_hz was 0"):
         find(root, physiology_hz=0)
+    with pytest.raises(ValueError, match="aligned was 'face'"):
+        find(root, aligned="face")
     with pytest.raises(ValueError, match=r"expected 2D\+3D/F001.zip"):
         find(tmp_path / "2D+3D")
