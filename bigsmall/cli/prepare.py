@@ -72,5 +72,5 @@ def _options(given: list[str]) -> dict[str, Any]:
             options = OmegaConf.merge(options, OmegaConf.from_dotlist([text]))
         except Exception as error:  # YAML's and OmegaConf's have no base in common
             raise ValueError(wrong) from error
-    made: dict[str, Any] = OmegaConf.to_container(options)
-    return made
+    made: Any = OmegaConf.to_container(options)
+    return dict(made)

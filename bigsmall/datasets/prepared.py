@@ -23,11 +23,10 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from safetensors.numpy import save
 from torch import Tensor
 
 from ..files import whole
@@ -39,6 +38,8 @@ DTYPES = {
     "bvp": np.float32, "respiration": np.float32, "au": np.uint8, "bvp_wave": np.float32,
     "respiration_wave": np.float32, "heart_rate": np.float32, "respiration_rate": np.float32,
 }  # fmt: skip
+KINDS = {"float16": "F16", "uint8": "U8", "int64": "I64", "float64": "F64", "float32": "F32"}  # in the file
+ROWS = 256  # written at once
 META = ("name", "subject", "dataset", "fps", "convention", "crop")
 TARGETS = {"au": "au", "pulse": "bvp", "respiration": "respiration"}  # of each task
 
@@ -57,9 +58,24 @@ def write_prepared(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray
     _check(arrays, meta)
     scales = {name[7:]: _scales(a, arrays["stretches"]) for name, a in arrays.items() if name.startswith("frames_")}
     text = json.dumps({**meta, "frames": scales})
-    data = save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, {"recording": text})
-    with whole(path) as aside:
-        aside.write_bytes(data)
+    with whole(path) as aside, open(aside, "wb") as file:
+        _write(file, arrays, {"recording": text})
+
+
+def _write(file: BinaryIO, arrays: Mapping[str, np.ndarray], meta: Mapping[str, str]) -> None:
+    """As safetensors lays it out, whose own writer copies everything: an hour of pictures is larger than memory."""
+    header: dict[str, Any] = {"__metadata__": meta}
+    order, end = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name)), 0  # every array at its alignment
+    for name in order:
+        a = arrays[name]
+        begin, end = end, end + a.nbytes
+        header[name] = {"dtype": KINDS[a.dtype.name], "shape": a.shape, "data_offsets": (begin, end)}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(len(text).to_bytes(8, "little") + text)
+    for name in order:
+        for begin in range(0, len(arrays[name]), ROWS):
+            file.write(arrays[name][begin : begin + ROWS].tobytes())
 
 
 def _check(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
@@ -128,7 +144,7 @@ class Prepared:
             size = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(size))
         raw = np.memmap(self.path, np.uint8, "r")
-        kinds = {"F16": np.float16, "U8": np.uint8, "I64": np.int64, "F64": np.float64, "F32": np.float32}
+        kinds = {kind: np.dtype(name) for name, kind in KINDS.items()}
         self.meta: dict[str, Any] = json.loads(header.pop("__metadata__")["recording"])
         self._arrays = {}
         for name, of in header.items():

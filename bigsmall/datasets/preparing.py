@@ -165,8 +165,7 @@ def _make(job: Job, folder: Path) -> Entry:
         return {**entry, "status": "skipped", "reason": str(reason)}
     except Exception as error:
         return {**entry, "status": "failed", "reason": f"{type(error).__name__}: {error}"}
-    data = path.read_bytes()
-    kept = {"file": path.name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    kept = {"file": path.name, "bytes": path.stat().st_size, "sha256": _checksum(path)}
     return {**entry, "status": "done", **kept, "frames": len(arrays["timestamps"]), "notes": meta.get("notes", [])}
 
 
@@ -187,7 +186,15 @@ def _there(folder: Path, entry: Entry, verify: bool) -> bool:
     path = folder / entry["file"]
     if not path.exists() or path.stat().st_size != entry["bytes"]:
         return False
-    return not verify or hashlib.sha256(path.read_bytes()).hexdigest() == entry["sha256"]
+    return not verify or _checksum(path) == entry["sha256"]
+
+
+def _checksum(path: Path) -> str:
+    made = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            made.update(block)
+    return made.hexdigest()
 
 
 def open_prepared(

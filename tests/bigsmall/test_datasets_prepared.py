@@ -1,12 +1,14 @@
 """Prepared recordings: files, clips, folds, and the engine that makes them."""
 
 import json
+import tracemalloc
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 import bigsmall_kernels as bk
 from bigsmall.datasets import Clips, PrepareError, Skip, folds, open_prepared, prepare, preparing, write_prepared
@@ -51,6 +53,27 @@ def test_what_was_written_is_mapped(recording):
     assert recording.action_units == ("AU01", "AU12")
     with pytest.raises(AttributeError, match="no 'frames_72'"):
         _ = recording.frames_72
+
+
+def test_the_file_is_one_of_safetensors(recording):
+    with safe_open(recording.path, "numpy") as file:
+        assert set(file.keys()) == set(made())
+        for name, array in made().items():
+            np.testing.assert_array_equal(file.get_tensor(name), array)
+    assert all(getattr(recording, name).flags.aligned for name in made())
+
+
+def test_a_recording_larger_than_memory_is_written(tmp_path):
+    t = 1000
+    big = np.memmap(tmp_path / "big", np.uint8, "w+", shape=(t, 144, 144, 3))  # 62 MB
+    arrays = {
+        "big": big, "big_frame": np.arange(t), "stretches": np.array([0, t]), "timestamps": np.arange(t) / 30
+    }  # fmt: skip
+    tracemalloc.start()
+    write_prepared(tmp_path / "a.safetensors", arrays, META)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < big.nbytes / 3
 
 
 @pytest.mark.parametrize(
