@@ -52,9 +52,9 @@ def _statistics(sums: Tensor, big_size: int, convention: str) -> Tensor:
     rule = _convention(convention)
     pixels = 3 * big_size * big_size
     n_differences = len(sums) - 1 - rule.dropped
-    total = torch.cat((sums[:, :2].sum(0), sums[:n_differences, 2:].sum(0)))
-    counts = sums.new_tensor([len(sums), max(n_differences + rule.zeros_before, 1)]) * pixels
-    mean, square = total[0::2] / counts, total[1::2] / counts
+    of_pixels = sums[:, :2].sum(0) / (len(sums) * pixels)
+    of_differences = sums[:n_differences, 2:].sum(0) / (max(n_differences + rule.zeros_before, 1) * pixels)
+    mean, square = torch.stack((of_pixels, of_differences), 1)
     variance = square - mean * mean
     # Pixels are float32: a spread below their rounding is a constant picture.
     std = torch.where(variance > 1e-12 * square, variance, 0.0).sqrt()
@@ -74,13 +74,15 @@ def _frames_and_boxes(frames: Tensor, boxes: Tensor | None, least: int) -> tuple
         raise ValueError(f"frames must be (T, H, W, 3) with T >= {least}, got {tuple(frames.shape)}")
     n, height, width, _ = frames.shape
     if boxes is None:
-        whole = torch.tensor([0, 0, width, height], dtype=torch.float64, device=frames.device)
-        return frames, whole.expand(n, 4)
+        # filled on its device: numbers that come from the host would have a GPU waited for
+        whole = [torch.full((1,), v, dtype=torch.float64, device=frames.device) for v in (0, 0, width, height)]
+        return frames, torch.cat(whole).expand(n, 4)
     _check.tensor("boxes", boxes)
     if boxes.shape not in ((4,), (n, 4)):
         raise ValueError(f"boxes must be (4,) or ({n}, 4): x, y, w, h in pixels, got {tuple(boxes.shape)}")
-    boxes = boxes.to(device=frames.device, dtype=torch.float64).expand(n, 4)
-    if not torch.compiler.is_compiling():
+    boxes = boxes.to(torch.float64).expand(n, 4)
+    captured = boxes.is_cuda and torch.cuda.is_current_stream_capturing()
+    if not (torch.compiler.is_compiling() or captured):
         x, y, w, h = boxes.amin(0).tolist()
         right, bottom = (boxes[:, :2] + boxes[:, 2:]).amax(0).tolist()
         if not (x >= 0 and y >= 0 and w > 0 and h > 0 and right <= width and bottom <= height):
@@ -89,7 +91,7 @@ def _frames_and_boxes(frames: Tensor, boxes: Tensor | None, least: int) -> tuple
             t = int((~inside).nonzero()[0])
             box = boxes[t].tolist()
             raise ValueError(f"boxes must lie inside the {width}x{height} picture, got {box} at frame {t}")
-    return frames, boxes
+    return frames, boxes.to(frames.device, non_blocking=True)
 
 
 def _pass(
@@ -137,7 +139,8 @@ def bigsmall_inputs(
     Args:
         frames: (T, H, W, 3) uint8 RGB, any strides.
         boxes: (4,) or (T, 4): x, y, w, h in pixels, fractions allowed; None: the whole picture. A difference cuts both
-            its frames with the earlier one's box.
+            its frames with the earlier one's box. Boxes on a GPU are waited for, to be checked; in compiled code and
+            in a CUDA graph none are checked.
         big_size, small_size: sides of the two inputs; differences are taken at big_size and averaged down, not
             normalised again.
         n_segment: the length is cut to a multiple of it.
@@ -167,7 +170,7 @@ def bigsmall_inputs(
     if stats is None:
         mean, std, diff_std = _statistics(sums, big_size, convention).unbind()
     else:
-        mean, std, diff_std = torch.tensor(stats, dtype=torch.float64, device=big.device).unbind()
+        mean, std, diff_std = (torch.full((), v, dtype=torch.float64, device=big.device) for v in stats)
     big = big[: length // every].sub_(mean.float()).mul_(_reciprocal(std))
     return big, small[:length].mul_(_reciprocal(diff_std))
 
