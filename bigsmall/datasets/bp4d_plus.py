@@ -76,11 +76,12 @@ def find(
         raise ValueError(f"physiology_hz was {physiology_hz!r}, expected a positive number")
     if aligned not in (None, *ALIGNED):
         raise ValueError(f"aligned was {aligned!r}, expected {' or '.join(ALIGNED)}")
-    pictures = {name: of for archive in sorted((root / "2D+3D").glob("*.zip")) for name, of in _trials(archive).items()}
+    archives = sorted((root / "2D+3D").glob("*.zip"))
+    pictures = {name: of for archive in archives for name, of in _trials(archive).items()}
     measured = {"".join(p.parts[-2:]) for p in (root / "Physiology").glob("[FM]*/T*") if p.is_dir()}
     coded = {p.stem.replace("_", "") for p in (root / "AUCoding" / "AU_OCC").glob("*.csv")}
     names = [match for name in {*pictures, *measured, *coded} if (match := TRIAL.fullmatch(name))]
-    if not names:
+    if not names and not archives:
         not_here(root, LAYOUT)
     found: list[Recording] = []
     for match in sorted(names, key=lambda m: (m[1], int(m[2][1:]))):
@@ -103,6 +104,10 @@ def find(
         else:
             options |= {"crop": "frame", "landmarks": root / "2DFeatures" / f"{subject}_{trial}.mat"}
             found.append(Aligned(name, subject, video, read, **options, released=aligned == "released"))
+    for archive in archives:
+        if not any(match[1] == archive.stem for match in names):
+            read = partial(broken, f"{archive} is no archive of pictures {archive.stem}/T1/*.jpg")
+            found.append(Recording(archive.stem, archive.stem, archive, read))
     return found
 
 
@@ -111,7 +116,7 @@ def _trials(archive: Path) -> dict[str, Zipped]:
     try:
         with zipfile.ZipFile(archive) as opened:
             parents = {PurePosixPath(n).parent for n in opened.namelist() if n.lower().endswith(".jpg")}
-    except zipfile.BadZipFile:  # found anew, and told, when a trial is read
+    except zipfile.BadZipFile:  # told where its recordings are read
         return {}
     return {archive.stem + parent.name: Zipped(archive, str(parent)) for parent in parents}
 
@@ -120,11 +125,11 @@ def labels(
     root: Path,
     subject: str,
     trial: str,
-    missing_as_zero: bool = False,
-    intensity: int | None = None,
-    skip_first: bool = False,
-    physiology_hz: float = 1000.0,
-    pseudo: bool = True,
+    missing_as_zero: bool,
+    intensity: int | None,
+    skip_first: bool,
+    physiology_hz: float,
+    pseudo: bool,
 ) -> Labels:
     """The signals of a trial, and its action units where they are coded; options as of `find`.
 

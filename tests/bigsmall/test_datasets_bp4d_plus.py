@@ -201,6 +201,15 @@ def test_pictures_without_signals_and_signals_or_codes_without_pictures_fail_wit
         made(root, "F001T6")
 
 
+def test_an_archive_that_is_none_fails_with_its_reason(root):
+    (root / "2D+3D" / "M005.zip").write_bytes(b"half a download")
+    with pytest.raises(ValueError, match=r"M005.zip is no archive of pictures M005/T1"):
+        made(root, "M005")
+    signals(root, "M005", "T1")
+    with pytest.raises(ValueError, match=r"M005.zip cannot be unpacked"):
+        made(root, "M005T1")
+
+
 def test_a_coded_trial_without_codes_fails_in_the_subset(root):
     (root / "AUCoding" / "AU_OCC" / "F001_T1.csv").unlink()
     with pytest.raises(ValueError, match=r"F001_T1.csv is missing"):
