@@ -12,7 +12,7 @@ import torch
 from typer.testing import CliRunner
 
 import bigsmall_kernels as bk
-from bigsmall import inputs, synthesis
+from bigsmall import inputs, pipeline, synthesis, weights
 from bigsmall.cli import app
 from bigsmall.datasets import Clips, folder, open_prepared, reading, write_prepared
 from bigsmall.datasets.align import Signal, drift
@@ -112,6 +112,23 @@ def test_the_crop_is_that_of_measure(tmp_path):
     np.testing.assert_array_equal(arrays["small"], small.half().numpy())
     assert meta["crop"] == "face:1.8"
     assert made(video, crop="10,20,100,90")[1]["crop"] == "10,20,100,90"
+
+
+def test_the_frames_the_cuts_and_the_scale_are_those_of_measure(tmp_path):
+    video = tmp_path / "face.mkv"
+    away = {"away": (1.5, 2.0), "seconds": 4, "fps": 30, "shot_fps": 25}  # a sixth of the frames repeat another
+    synthesis.synthesize(video, size=(160, 160), noise=0, motion=3, jitter=0.3, **away)
+    tracker = FaceTracker()
+    _, subjects = pipeline._look(open_video(video), weights.load("default"), "face:2.2", tracker, lambda *_: None)
+    measured = subjects[0].seen
+    settings = Settings.of({"crop": "face:2.2"})
+    seen = reading._look(open_video(video), Recording("a", "s", video, nothing), "face:2.2", settings)
+    assert seen.used == measured.used
+    assert len(seen.starts) > 1
+    assert seen.starts == measured.starts
+    assert seen.stats == measured.stats
+    assert seen.boxes == [measured.boxes[measured.frames.index(i)] for i in measured.used]
+    assert 0 < len(seen.used) < sum(1 for _ in open_video(video)) - 10
 
 
 def test_big_pictures_are_kept_as_seldom_as_asked(tmp_path):
