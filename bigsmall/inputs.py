@@ -18,6 +18,7 @@ import bigsmall_kernels as bk
 
 Crop = tuple[np.ndarray, Sequence[float]]  # a frame (H, W, 3) uint8 RGB, and the box x, y, w, h to use of it, pixels
 PIECE_BYTES = 1 << 26  # of decoded frames held at once
+PIECE_FRAMES = 300  # held at once however small they are, for their inputs are not: 75 MB of Big
 LEAST = 3  # frames that every convention can make inputs of
 LOOKAHEAD = 3  # frames that decide how any convention's last outputs look
 
@@ -33,7 +34,7 @@ def _stack(crops: Sequence[Crop]) -> tuple[Tensor, Tensor]:
 
 
 def _full(crops: Sequence[Crop], least: int) -> bool:
-    return len(crops) >= max(least, PIECE_BYTES // max(crops[0][0].nbytes, 1))
+    return len(crops) >= max(least, min(PIECE_FRAMES, PIECE_BYTES // max(crops[0][0].nbytes, 1)))
 
 
 class InputSums:
