@@ -3,7 +3,7 @@
 Two layouts: the release, `Videos_LeftCamera/LeftVideoSN001_comp.avi` with `ActionUnit_Labels/SN001/SN001_au1.txt`,
 whose lines are frame (from 1) and intensity; and JAANet's (FACTS 4), pictures `SN001/<n>.jpg`, n from 0, named by the
 lines of `<part>_path.txt`, with their units, 0 or 1, in the same line of `<part>_AUoccur.txt`. The video of SN010 is
-one frame shorter than its labels.
+one frame shorter than its labels. The field's three folds are those of `datasets.folds`.
 """
 
 from __future__ import annotations
@@ -27,11 +27,6 @@ LAYOUT = (
 )
 UNITS = {12: (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26), 8: (1, 2, 4, 6, 9, 12, 25, 26)}
 FPS = 20.0
-FOLDS = (  # who is tested in each of the three folds that the field uses since JAANet
-    ("SN003", "SN004", "SN005", "SN007", "SN008", "SN017", "SN023", "SN025", "SN029"),
-    ("SN006", "SN011", "SN012", "SN013", "SN018", "SN021", "SN024", "SN028", "SN031"),
-    ("SN001", "SN002", "SN009", "SN010", "SN016", "SN026", "SN027", "SN030", "SN032"),
-)
 
 
 def find(root: Path, *, units: int = 12, present: int = 2, lists: str | None = None) -> list[Recording]:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bigsmall.datasets import jobs, open_prepared, prepare
-from bigsmall.datasets.disfa import FOLDS, UNITS, find
+from bigsmall.datasets import folds, jobs, open_prepared, prepare
+from bigsmall.datasets.disfa import UNITS, find
+from bigsmall.datasets.folds import DISFA
 from bigsmall.video import VideoWriter
 
 FPS, FRAMES = 20.0, 31
@@ -80,9 +81,14 @@ def test_an_intensity_that_is_none_is_unknown(root):
     assert (arrays["au"] == 255).sum() == 1
 
 
-def test_the_three_folds_test_everybody_once():
-    assert [len(fold) for fold in FOLDS] == [9, 9, 9]
-    assert len({name for fold in FOLDS for name in fold}) == 27
+def test_three_folds_are_the_ones_that_the_field_compares_itself_on():
+    everybody = [name for fold in DISFA for name in fold]
+    assert len(set(everybody)) == 27
+    assert folds(everybody, 3, seed=1) == {name: k for k, fold in enumerate(DISFA) for name in fold}
+    some = ["SN001", "SN003", "SN006"]
+    assert folds(some, 3) == {"SN003": 0, "SN006": 1, "SN001": 2}
+    assert sorted(folds([*some, "M001"], 3).values()) == [0, 0, 1, 2]  # not DISFA
+    assert sorted(folds(everybody, 9, seed=1).values()) == sorted([*range(9)] * 3)
 
 
 def test_pictures_with_lists_are_read_as_jaanet_lays_them_out(tmp_path):
