@@ -248,7 +248,10 @@ def _waves(labels: Labels, seen: _Seen, settings: Settings) -> tuple[Waves, dict
     for name in WAVES:
         if (given := getattr(labels, name)) is not None:
             signal, even = given.on(clock), settings.labels == "linspace"
-            waves[name] = signal.stretched(len(clock))[seen.used] if even else signal.at(seen.times)
+            try:
+                waves[name] = signal.stretched(len(clock))[seen.used] if even else signal.at(seen.times)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
             drifts[name] = drift(signal, float(clock[0]), float(clock[-1]))
     return waves, drifts
 
@@ -275,6 +278,8 @@ def _units(labels: Labels, seen: _Seen) -> np.ndarray:
     rows, times = labels.au, seen.times
     if labels.au_times is not None:
         clock = np.asarray(labels.au_times, np.float64)
+        if len(clock) < 2:
+            raise ValueError(f"action units had {len(clock)} times, expected at least two")
         after = np.clip(np.searchsorted(clock, times), 1, len(clock) - 1)
         near = after - (times - clock[after - 1] < clock[after] - times)
         reach = max(TOLERANCE, float(np.median(np.diff(clock))) / 2)
