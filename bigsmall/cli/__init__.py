@@ -3,6 +3,7 @@
 from . import (  # each registers its commands
     doctor,
     evaluate,
+    held_out,
     info,
     measure,
     prepare,
@@ -18,6 +19,7 @@ __all__ = [
     "app",
     "doctor",
     "evaluate",
+    "held_out",
     "info",
     "main",
     "measure",

@@ -33,6 +33,33 @@ Row = dict[str, Any]
 PathLike = str | os.PathLike[str]
 RATES = ("heart_rate", "pos", "chrom", "respiration_rate")
 COUNTS = ("found", "shown", "both")  # frames
+# The default model's own test. Light, compression and motion are all beyond its training's, and a video is as long as
+# UBFC-rPPG's and PURE's are.
+HELD_OUT: Spec = {
+    "seed": 910000,
+    "videos": 40,
+    "negatives": 2,
+    "seconds": 60,
+    "crf": [13, 16],
+    "no_pulse": 0,
+    "no_breathing": 0,
+    "simulator": {
+        "fps": [24, 30],
+        "heart_rate": [45, 165],
+        "respiration_rate": [9, 27],
+        "pulse": {"log": [0.01, 0.03]},
+        "variability": [0.01, 0.05],
+        "breathing": {"log": [0.8, 2.0]},
+        "expressions": [6, 20],
+        "motion": [2.2, 2.8],
+        "gestures": [0, 1],
+        "light": {"any": [[0.33, 0.38], [1.07, 1.15]]},
+        "drift": [0.01, 0.04],
+        "noise": [0.5, 2.0],
+        "face": [0.36, 0.5],
+        "size": [256, 320],
+    },
+}
 
 
 def render(test: Spec, folder: PathLike, workers: int) -> Iterator[tuple[int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from importlib.resources import files
@@ -10,10 +11,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
-from bigsmall import models, weights
+from bigsmall import measure, models, weights
+from bigsmall.cli import app
 from bigsmall.datasets.simulator import DEFAULTS, Spec, draw, simulation
 from bigsmall.evaluation import simulated
+from bigsmall.synthesis import AUS
 
 DEFAULT = Path(str(files("bigsmall") / "data" / "default.safetensors"))
 SHORT: Spec = {
@@ -96,3 +100,49 @@ def test_a_test_is_rendered_once_and_measured_once_by_each_weight_file(tmp_path:
     assert simulated.table([kept]).columns[:6].tolist() == [
         "index", "kind", "crf", "fps", "heart_rate_true", "heart_rate_measured",
     ]  # fmt: skip
+
+
+def test_the_command_measures_each_model_on_the_same_videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simulated, "HELD_OUT", SHORT)
+    copy = tmp_path / "copy.safetensors"
+    shutil.copy(DEFAULT, copy)
+    ran = CliRunner().invoke(app, ["held-out", "default", str(copy), "-o", str(tmp_path / "out"), "--workers", "1"])
+    assert ran.exit_code == 0, ran.output
+    assert "Simulated videos only" in ran.output
+    found = json.loads((tmp_path / "out" / "held_out.json").read_text())
+    assert (found["simulated"], found["test"]) == (True, SHORT)
+    (kept,) = simulated.rows(DEFAULT, SHORT, tmp_path / "out" / "rows")
+    assert found["results"] == [{"weights": w, **simulated.summary([kept])} for w in ("default", str(copy))]
+    assert pd.read_csv(tmp_path / "out" / "held_out.csv")["weights"].tolist() == ["default", str(copy)]
+    ran = CliRunner().invoke(app, ["held-out", "no-such-weights", "-o", str(tmp_path / "out")])
+    assert (ran.exit_code, "no weights at" in ran.output) == (2, True)
+
+
+# --- the model that ships ---------------------------------------------------------------------------------------------
+
+
+def test_the_default_model_says_what_it_is() -> None:
+    (card,) = weights.load("default").cards
+    assert "simulated faces only" in card.note
+    assert "not validated on real" in card.note
+    assert "Not a medical device" in card.note
+    assert card.licence == "MIT"
+    assert card.action_units == AUS
+
+
+def test_the_default_model_measures_videos_that_it_has_not_seen(tmp_path: Path) -> None:
+    """Three of another seed than its card's, shorter and smaller, with the same light, compression and motion."""
+    test = simulated.HELD_OUT | {"seed": 77, "videos": 3, "negatives": 0, "seconds": 25.0}
+    test["simulator"] = test["simulator"] | {"size": [200, 200], "fps": [20, 20]}
+    assert list(simulated.evaluate("default", test, tmp_path, 2))[-1] == (3, 3)
+    found = simulated.summary(simulated.rows("default", test, tmp_path))
+    print(found)
+    for name in ("heart_rate", "respiration_rate"):
+        assert found[name]["refused"] <= 0.5, name
+        assert found[name]["mean_absolute_error"] <= 3, name
+
+
+def test_the_default_model_on_a_real_face(reference_dir: Path) -> None:
+    """Reported, never used to choose: the published pulse of this clip is about 53 bpm."""
+    result = measure(reference_dir / "media" / "evm_face.mp4")
+    assert result.heart_rate.value == pytest.approx(53, abs=4)
