@@ -28,7 +28,7 @@ MACHINE_FIELDS = ("machine", "processor", "cpu", "python_version", "system")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """`-k smoke`: the smallest row of every file, with the peers that need no compiling."""
     for item in items:
-        if "[1thread-1clip" in item.name and "training" not in item.name:
+        if item.name.partition("[")[2].startswith(("1thread-1clip", "1thread-1video")) and "training" not in item.name:
             item.extra_keyword_matches.add("smoke")
 
 

@@ -59,12 +59,12 @@ def measure(path: Path, box: Box, model: eager.BigSmall, fps: float, watch: Stop
             outputs.append(model(batch[0][:, 0], batch[1].flatten(0, 1)))
         au, pulse, respiration = (torch.cat(parts) for parts in zip(*outputs, strict=True))
     with watch("signals"):
-        wave = _detrend(np.cumsum(pulse.double().numpy().ravel()))
+        wave = detrend(np.cumsum(pulse.double().numpy().ravel()))
         rate = _rate(wave, fps)
     return [au, pulse, respiration], rate
 
 
-def _detrend(wave: np.ndarray, smoothness: float = 100) -> np.ndarray:
+def detrend(wave: np.ndarray, smoothness: float = 100) -> np.ndarray:
     """Tarvainen's, by the inverse of the whole matrix."""
     n = len(wave)
     second = np.diff(np.eye(n), 2, axis=0)

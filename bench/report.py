@@ -16,7 +16,8 @@ import matplotlib.pyplot as plt
 def _row_name(row: dict[str, Any]) -> str:
     """ "wtsm, 8clips, 1thread" out of the group and the row's parameters."""
     parameters = (row["name"].partition("[")[2].rstrip("]")).split("-")
-    return ", ".join([row["group"], *(p for p in parameters if p.endswith(("clip", "clips", "thread", "threads")))])
+    sizes = ("clip", "clips", "video", "thread", "threads")
+    return ", ".join([row["group"], *(p for p in parameters if p.endswith(sizes))])
 
 
 def _share(info: dict[str, Any]) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from ..measure import Progress
 
+VITALS = ("heart_rate", "respiration_rate")
 # What a summary has of a quantity: its suffix, and the columns of `rows` that it compares, by theirs.
 VARIANTS = {"": ("", "_true"), "_peaks": ("_peaks", "_peaks_true"), "_column": ("", "_column")}
 
@@ -30,14 +31,14 @@ class Evaluation:
     """What came out.
 
     Attributes:
-        rows: a row a video, or a window with `window`: name, subject, dataset, start and seconds; for each quantity
-            Q of "heart_rate", "pos", "chrom" and "respiration_rate" that there is a signal for: Q (by FFT, per minute),
-            Q_true (of the reference wave, likewise), Q_peaks and Q_peaks_true (by peaks), Q_column (the mean of the
-            dataset's own rates), Q_snr (dB), Q_macc, Q_seconds (how long the stretch was that they come from), and
-            Q_note where something is missing. NaN: unknown.
+        rows: a row a video, or a window with `window`: name, subject, dataset, convention, window, start and seconds;
+            for each quantity Q of "heart_rate", "pos", "chrom" and "respiration_rate" that there is a signal for: Q (by
+            FFT, per minute), Q_true (of the reference wave, likewise), Q_peaks and Q_peaks_true (by peaks), Q_column
+            (the mean of the dataset's own rates), Q_snr (dB), Q_macc, Q_seconds (how long the stretch was that they
+            come from), and Q_note where something is missing. NaN: unknown.
         summary: Q (FFT), Q_peaks and Q_column (FFT against the dataset's own rates): what `metrics.rate_errors` gives,
             for the first with snr and macc; au: what `metrics.au_scores` gives.
-        about: what was evaluated and how: model, datasets, videos, subjects, convention, window, notes.
+        about: what was evaluated and how: model, datasets, videos, subjects, tasks, convention, bands, window, notes.
         excerpts: (dataset, name, quantity) -> filtered waves of the middle of the first row of a video, for pictures.
     """
 
@@ -47,7 +48,10 @@ class Evaluation:
     excerpts: Mapping[tuple[str, str, str], Compared] = field(repr=False, default_factory=dict)
 
     def table(self) -> pd.DataFrame:
-        """The summary's rates as a row a metric: quantity, by, rate_by, reference, n, metric, value, standard_error."""
+        """The summary's rates, a row a metric.
+
+        Columns: quantity, by, rate_by, reference, convention, band, window, n, metric, value, standard_error.
+        """
         from .tables import summary_table
 
         return summary_table(self)
@@ -91,7 +95,8 @@ def evaluate(
     Raises:
         ValueError: as of `predict`; no recordings; two of one dataset and name.
     """
-    run = Runner(model, tasks)
+    run = Runner(model)
+    wanted = run.wanted(tasks)
     if not recordings:
         raise ValueError("recordings: expected one or more, got none")
     names = [(r.dataset, r.name) for r in recordings]
@@ -106,7 +111,7 @@ def evaluate(
             yield predict(run, recording) if folder is None else _kept(run, recording, folder)
         tell("evaluating", len(recordings), len(recordings))
 
-    found = score(made(), tasks=run.tasks, convention=convention, window=window)
+    found = score(made(), tasks=wanted, convention=convention, window=window)
     if output is not None:
         found.save(output)
     return found
@@ -150,10 +155,13 @@ def score(
         wanted = [task for task in prediction.tasks if tasks is None or task in tasks]
         predicted |= dict.fromkeys(wanted)
         models[prediction.model] = None
-        for note in prediction.notes:
-            notes[note] = notes.get(note, 0) + 1
+        told = list(prediction.notes)
         if "au" in wanted:
             _count(prediction, counts)
+            if unlabelled := set(prediction.action_units) - set(prediction.labelled_units):
+                told.append(f"without labels of {', '.join(sorted(unlabelled))}")
+        for note in told:
+            notes[note] = notes.get(note, 0) + 1
         rows += _rows(prediction, wanted, how, window, excerpts)
     if not rows:
         raise ValueError("predictions: expected one or more, got none")
@@ -164,7 +172,8 @@ def score(
         "videos": int(table.groupby(["dataset", "name"]).ngroups),
         "subjects": int(table.groupby(["dataset", "subject"]).ngroups),
         "tasks": list(predicted),
-        "convention": {"name": how.name, **{v: how.describe(v) for v in ("heart_rate", "respiration_rate")}},
+        "convention": {"name": how.name, **{vital: how.describe(vital) for vital in VITALS}},
+        "bands": {vital: list(how.band(vital)) for vital in VITALS},
         "window": window,
         "notes": [f"{note} ({count} recordings)" for note, count in notes.items()],
     }
@@ -213,6 +222,7 @@ def _rows(
         part = slice(start, min(start + step, len(prediction)))
         row: Row = {
             "name": prediction.name, "subject": prediction.subject, "dataset": prediction.dataset,
+            "convention": how.name, "window": "whole" if window is None else f"{window:g} s",
             "start": float(prediction.timestamps[start]), "seconds": (part.stop - start) / prediction.fps,
         }  # fmt: skip
         for of, wave in signals.items():

@@ -119,21 +119,14 @@ class Runner:
 
     Args:
         model: a file or name of weights, a `Predictor`, or a `models.Network`.
-        tasks: only these of its own.
-
-    Raises:
-        ValueError: it does not answer one of `tasks`.
     """
 
-    def __init__(self, model: Model, tasks: Sequence[str] | None = None) -> None:
+    def __init__(self, model: Model) -> None:
         if isinstance(model, (str, os.PathLike)):
             model = weights.load(os.fspath(model))
         self.model = model
         self.networks: tuple[Network, ...]
-        self.tasks = tuple(task for task in model.tasks if tasks is None or task in tasks)
-        if lacking := [task for task in tasks or () if task not in model.tasks]:
-            raise ValueError(f"tasks: the network answers {', '.join(model.tasks)}, not {', '.join(lacking)}")
-        self.reads, self.n, self.big_every = model.reads, model.n_segment, model.big_every
+        self.tasks, self.reads, self.n, self.big_every = model.tasks, model.reads, model.n_segment, model.big_every
         if isinstance(model, Predictor):
             self.networks = model.networks
             self.name = " + ".join(dict.fromkeys(card.name for card in model.cards))
@@ -147,6 +140,16 @@ class Runner:
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         self.digest = digest.hexdigest()
 
+    def wanted(self, tasks: Sequence[str] | None) -> tuple[str, ...]:
+        """Those of its tasks; None: all.
+
+        Raises:
+            ValueError: it does not answer one of them.
+        """
+        if lacking := [task for task in tasks or () if task not in self.tasks]:
+            raise ValueError(f"tasks: the network answers {', '.join(self.tasks)}, not {', '.join(lacking)}")
+        return tuple(task for task in self.tasks if tasks is None or task in tasks)
+
     @torch.inference_mode()
     def __call__(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Outputs by task, on the CPU, float32."""
@@ -159,7 +162,7 @@ class Runner:
         return tuple(self.model.action_units if isinstance(self.model, Predictor) else recording.action_units)
 
     def key(self, recording: Prepared) -> str:
-        """Of a prediction: another for other weights, tasks, pictures or references."""
+        """Of a prediction: another for other weights, pictures or references."""
         return hashlib.sha256((self.digest + _fingerprint(recording)).encode()).hexdigest()[:16]
 
 
@@ -187,14 +190,15 @@ def predict(
     Raises:
         ValueError: the network does not answer one of `tasks`, or the recording lacks something that it reads.
     """
-    run = model if isinstance(model, Runner) else Runner(model, tasks)
+    run = model if isinstance(model, Runner) else Runner(model)
+    wanted = run.wanted(tasks)
     if lacking := [name for name in run.reads if not recording.has([name])]:
         raise ValueError(f"recording: {recording.name} has no {', '.join(lacking)}, which the network reads")
     training = [network.training for network in run.networks]
     for network in run.networks:
         network.eval()
     try:
-        outputs = _outputs(run, recording)
+        outputs = {task: array for task, array in _outputs(run, recording).items() if task in wanted}
     finally:
         for network, was in zip(run.networks, training, strict=True):
             network.train(was)

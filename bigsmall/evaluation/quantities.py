@@ -91,7 +91,7 @@ def longest(known: np.ndarray, bounds: np.ndarray) -> slice:
 
 
 def excerpt(compared: Compared, of: Quantity) -> Compared:
-    """The middle of the waves, beside each other as they were: a change from a frame to the next belongs to the next."""
+    """The middle of the waves, as they went together: a change from one frame to the next belongs to the next."""
     n, late = len(compared.times), int(of.name not in PEERS)
     fs = (n - 1) / (compared.times[-1] - compared.times[0])
     first = max(late, round((n - EXCERPT * fs) / 2))

@@ -24,6 +24,9 @@ COMPARED = {
     "_peaks": ("peaks", "reference wave"),
     "_column": ("FFT", "dataset's own rate"),
 }  # what is compared by the summary's suffixes
+COLUMNS = (
+    "quantity", "by", "rate_by", "reference", "convention", "band", "window", "n", "metric", "value", "standard_error",
+)  # fmt: skip
 MOST_NOTES = 10
 
 
@@ -52,9 +55,12 @@ def summary_table(found: Evaluation) -> pd.DataFrame:
     """As `Evaluation.table` says."""
     import pandas as pd
 
+    bands = found.about["bands"]
     rows = [
         {
             "quantity": of.vital, "by": of.by, "rate_by": rate_by, "reference": reference,
+            "convention": found.about["convention"]["name"], "band": "{:.3g}-{:.3g} Hz".format(*bands[of.vital]),
+            "window": found.rows["window"][0],
             "n": found.summary[of.name + suffix]["n"], "metric": metric, "value": value.value,
             "standard_error": value.error,
         }
@@ -63,8 +69,7 @@ def summary_table(found: Evaluation) -> pd.DataFrame:
         for metric, value in found.summary.get(of.name + suffix, {}).items()
         if isinstance(value, Estimate)
     ]  # fmt: skip
-    columns = ["quantity", "by", "rate_by", "reference", "n", "metric", "value", "standard_error"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def au_table(found: Evaluation) -> pd.DataFrame:

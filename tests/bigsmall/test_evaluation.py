@@ -191,8 +191,9 @@ def test_what_was_made_with_other_weights_or_of_another_recording_is_made_again(
     model, out = Toy(), tmp_path / "out"
     evaluate(model, [recording], output=out)
     model.seen.clear()
-    evaluate(model, [recording], output=out, convention="toolbox", window=3)
+    evaluate(model, [recording], output=out, convention="toolbox", window=3, tasks=["pulse"])
     assert not model.seen
+    assert Prediction.load(load_predictions(out)[0]).tasks == ("au", "pulse")
     with torch.no_grad():
         model.scale += 1
     evaluate(model, [recording], output=out)
@@ -250,7 +251,9 @@ def test_the_command_evaluates_and_scores_again(prepared, tmp_path):
     assert summary["convention"]["name"] == "ours"
     assert 0 < summary["au"]["mean"]["accuracy"] <= 1
     assert pd.read_csv(out / "au.csv")["unit"].tolist() == [*weights.load("default").action_units, "mean"]
-    long = pd.read_csv(out / "summary.csv").set_index(["quantity", "by", "rate_by", "reference", "metric"])["value"]
+    long = pd.read_csv(out / "summary.csv")
+    assert set(long["convention"] + ", " + long["band"]) == {"ours, 0.667-3 Hz", "ours, 0.1-0.5 Hz"}
+    long = long.set_index(["quantity", "by", "rate_by", "reference", "metric"])["value"]
     assert long["heart_rate", "network", "FFT", "reference wave", "mae"] == pytest.approx(error)
     assert f"| network | FFT | reference wave | 2 of 2 | {error:.2f} ±" in (out / "report.md").read_text()
 

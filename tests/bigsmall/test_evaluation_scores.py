@@ -277,6 +277,7 @@ def test_aus_are_matched_by_name_and_pooled_over_videos():
     }
     assert au["AU01"] == {"f1": 1, "precision": 1, "accuracy": 1, "shown": 2, "frames": 4}
     assert "heart_rate" not in found.summary
+    assert found.about["notes"] == ["without labels of AU02 (2 recordings)"]
 
 
 @pytest.mark.parametrize(
