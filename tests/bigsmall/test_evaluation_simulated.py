@@ -61,40 +61,25 @@ def test_f1_is_over_the_frames_of_all_rows_and_leaves_out_what_never_shows() -> 
     assert (scores["AU01"], scores["AU02"], scores["AU04"], scores["mean"]) == (0.5, 0.0, None, 0.25)
 
 
-def test_a_test_is_rendered_once_and_measured_once_by_each_weight_file(tmp_path: Path) -> None:
-    videos, rows = tmp_path / "videos", tmp_path / "rows"
-    assert list(simulated.render(SHORT, videos, 1)) == [(0, 1), (1, 1)]
-    assert list(simulated.render(SHORT, videos, 1)) == [(1, 1)]
-    (video,) = videos.rglob("*.mp4")
-    before = video.stat().st_mtime_ns
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the videos of SHORT, and the rows of the model that ships."""
+    folder = tmp_path_factory.mktemp("held_out")
+    assert list(simulated.render(SHORT, folder / "videos", 1)) == [(0, 1), (1, 1)]
+    assert list(simulated.evaluate(DEFAULT, SHORT, folder / "rows", 1, folder / "videos")) == [(0, 1), (1, 1)]
+    return folder
 
-    assert list(simulated.evaluate(DEFAULT, SHORT, rows, 1, videos)) == [(0, 1), (1, 1)]
-    assert list(simulated.evaluate(DEFAULT, SHORT, rows, 1, videos)) == [(1, 1)]
-    (kept,) = simulated.rows(DEFAULT, SHORT, rows)
-    copy = tmp_path / "copy.safetensors"
-    shutil.copy(DEFAULT, copy)
-    assert simulated.rows(copy, SHORT, rows) == [kept]  # what counts is what is in the file
 
-    other = tmp_path / "other.safetensors"
-    card = weights.Card("other", "big", ("au",), "exact", "face", {"big_size": 16})
-    weights.save(other, models.build("big", big_size=16), card)
-    assert simulated.rows(other, SHORT, rows) == []
-    assert list(simulated.evaluate(other, SHORT, rows, 1, videos)) == [(0, 1), (1, 1)]
-    assert video.stat().st_mtime_ns == before
-    (second,) = simulated.rows(other, SHORT, rows)
-    assert second["heart_rate"]["true"] == kept["heart_rate"]["true"]
-    assert "do not measure pulse" in second["heart_rate"]["note"]
-
-    assert simulated.rows(DEFAULT, SHORT | {"seed": 5}, rows) == []
-    assert list(simulated.evaluate(DEFAULT, SHORT | {"seed": 5, "videos": 0}, rows, 1, videos)) == [(0, 0)]
-
-    simulation_, rng = simulation(SHORT, SHORT["seed"])
+def test_a_row_is_what_was_measured_beside_what_is_true(out: Path) -> None:
+    (kept,) = simulated.rows(DEFAULT, SHORT, out / "rows")
+    video, rng = simulation(SHORT, SHORT["seed"])
+    assert (kept["index"], kept["kind"], kept["fps"]) == (0, None, 15)
     assert kept["crf"] == round(draw(SHORT["crf"], rng))
-    assert kept["heart_rate"]["true"] == pytest.approx(simulation_.truth.heart_rate.mean(), abs=0.01)
+    assert kept["heart_rate"]["true"] == pytest.approx(video.truth.heart_rate.mean(), abs=0.01)
     assert kept["heart_rate"]["measured"] is None  # 3 s are too short
     assert "8 s" in kept["heart_rate"]["note"]
     found, shown, both = (pd.Series(kept["frames"][name]) for name in simulated.COUNTS)
-    assert 0 < shown.sum() <= simulation_.truth.aus.sum()
+    assert 0 < shown.sum() <= video.truth.aus.sum()
     assert (both <= found).all()
     assert (both <= shown).all()
     assert simulated.table([kept]).columns[:6].tolist() == [
@@ -102,19 +87,49 @@ def test_a_test_is_rendered_once_and_measured_once_by_each_weight_file(tmp_path:
     ]  # fmt: skip
 
 
-def test_the_command_measures_each_model_on_the_same_videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_video_is_rendered_once_and_measured_once_by_each_weight_file(out: Path, tmp_path: Path) -> None:
+    videos, rows = out / "videos", out / "rows"
+    (video,) = videos.rglob("*.mp4")
+    before = video.stat().st_mtime_ns
+    assert list(simulated.render(SHORT, videos, 1)) == [(1, 1)]
+    assert list(simulated.evaluate(DEFAULT, SHORT, rows, 1, videos)) == [(1, 1)]
+    copy = tmp_path / "copy.safetensors"
+    shutil.copy(DEFAULT, copy)
+    assert simulated.rows(copy, SHORT, rows) == simulated.rows(DEFAULT, SHORT, rows)  # what counts is in the file
+
+    other = tmp_path / "other.safetensors"
+    card = weights.Card("other", "big", ("au",), "exact", "face", {"big_size": 16})
+    weights.save(other, models.build("big", big_size=16), card)
+    assert simulated.rows(other, SHORT, rows) == []
+    assert list(simulated.evaluate(other, SHORT, rows, 1, videos)) == [(0, 1), (1, 1)]
+    (first,), (second,) = (simulated.rows(path, SHORT, rows) for path in (DEFAULT, other))
+    assert second["heart_rate"]["true"] == first["heart_rate"]["true"]
+    assert "do not measure pulse" in second["heart_rate"]["note"]
+    assert video.stat().st_mtime_ns == before
+
+
+def test_another_test_has_other_videos_and_rows(out: Path) -> None:
+    other = SHORT | {"seed": 5, "videos": 0}
+    assert simulated.rows(DEFAULT, other, out / "rows") == []
+    assert list(simulated.evaluate(DEFAULT, other, out / "rows", 1, out / "videos")) == [(0, 0)]
+    assert len(list((out / "videos").iterdir())) == 2
+
+
+def test_the_command_measures_each_model_on_the_same_videos(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(simulated, "HELD_OUT", SHORT)
     copy = tmp_path / "copy.safetensors"
     shutil.copy(DEFAULT, copy)
-    ran = CliRunner().invoke(app, ["held-out", "default", str(copy), "-o", str(tmp_path / "out"), "--workers", "1"])
+    ran = CliRunner().invoke(app, ["held-out", "default", str(copy), "-o", str(out), "--workers", "1"])
     assert ran.exit_code == 0, ran.output
     assert "Simulated videos only" in ran.output
-    found = json.loads((tmp_path / "out" / "held_out.json").read_text())
+    found = json.loads((out / "held_out.json").read_text())
     assert (found["simulated"], found["test"]) == (True, SHORT)
-    (kept,) = simulated.rows(DEFAULT, SHORT, tmp_path / "out" / "rows")
+    (kept,) = simulated.rows(DEFAULT, SHORT, out / "rows")
     assert found["results"] == [{"weights": w, **simulated.summary([kept])} for w in ("default", str(copy))]
-    assert pd.read_csv(tmp_path / "out" / "held_out.csv")["weights"].tolist() == ["default", str(copy)]
-    ran = CliRunner().invoke(app, ["held-out", "no-such-weights", "-o", str(tmp_path / "out")])
+    assert pd.read_csv(out / "held_out.csv")["weights"].tolist() == ["default", str(copy)]
+    ran = CliRunner().invoke(app, ["held-out", "no-such-weights", "-o", str(out)])
     assert (ran.exit_code, "no weights at" in ran.output) == (2, True)
 
 
