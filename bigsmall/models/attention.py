@@ -181,12 +181,16 @@ class FromBig(_Attention):
 class EfficientPhys(_Attention):
     """One tower on the differences of standardised frames, which makes its own masks.
 
+    Differences stay within a clip, whose last frame has the difference 0 (the authors' code appends a copy of a batch's
+    last frame and so takes them across clips, FACTS 7). Long clips lose the least by it: the toolbox's have
+    n_segment=180, frame_depth=10.
+
     Args:
         task: "pulse" or "respiration".
         size: height and width of the frames in pixels.
-        n_segment, shift: of the temporal shift.
-        across_clips: take differences across the borders of clips too, as the authors' code does, which is right only
-            where a batch holds the clips of one video in order. A frame without a next one has the difference 0.
+        n_segment: frames of a clip.
+        frame_depth: a divisor of n_segment: the temporal shift stays within so many frames. None: within the clip.
+        shift: "tsm", "wtsm" or "none".
     """
 
     last_maps: ClassVar[Mapping[str, str]] = {"small": "motion_conv4"}
@@ -197,19 +201,22 @@ class EfficientPhys(_Attention):
         task: str = "pulse",
         size: int = 72,
         n_segment: int = 10,
+        frame_depth: int | None = None,
         shift: str = "tsm",
-        across_clips: bool = False,
     ) -> None:
-        super().__init__(task, size, pooling=True, n_segment=n_segment, shift=shift, appearance=False)
-        self.size, self.across_clips = size, across_clips
+        depth = positive("n_segment", n_segment) if frame_depth is None else positive("frame_depth", frame_depth)
+        if n_segment % depth:
+            raise ValueError(f"frame_depth must divide n_segment = {n_segment}, got {frame_depth}")
+        super().__init__(task, size, pooling=True, n_segment=depth, shift=shift, appearance=False)
+        self.size, self.n_segment = size, n_segment
         self.reads = (f"standard:{size}",)
         self.batch_norm = nn.BatchNorm2d(3)
 
     def forward(self, standard: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Standardised frames (frames, 3, size, size) -> derivative of the signal (frames, 1)."""
         check_images("standard", standard, self.size)
-        frames = check_clips("standard", standard, self.n_segment)
-        clips = standard.unflatten(0, (-1, (self.across_clips and frames) or self.n_segment))
+        check_clips("standard", standard, self.n_segment)
+        clips = standard.unflatten(0, (-1, self.n_segment))
         difference = torch.diff(clips, dim=1, append=clips[:, -1:]).flatten(0, 1)
         return self.gated(self.batch_norm(difference), None)
 

@@ -143,16 +143,17 @@ def test_two_towers(name: str, options: dict[str, Any], heads: list[str]) -> Non
         torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("across_clips", [False, True])
+@pytest.mark.parametrize("frame_depth", [None, 3])
 @torch.inference_mode()
-def test_efficientphys(across_clips: bool) -> None:
-    """Differences end at the end of a clip, or with `across_clips` of the batch; a last frame has the difference 0."""
-    model = models.build("efficientphys", size=22, n_segment=4, across_clips=across_clips).eval()
+def test_efficientphys(frame_depth: int | None) -> None:
+    """Differences end at the end of a clip, whose last frame has the difference 0; the shift may stay within less."""
+    model: Any = models.build("efficientphys", size=22, n_segment=6, frame_depth=frame_depth).eval()
     frames = random_inputs(model, clips=3)["standard:22"]
-    clips = [frames] if across_clips else list(frames.split(4))
-    motion = torch.cat([torch.cat((clip, clip[-1:])).diff(dim=0) for clip in clips])
+    motion = torch.cat([torch.cat((clip, clip[-1:])).diff(dim=0) for clip in frames.split(6)])
+    actual = model(frames)
+    model.n_segment = frame_depth or 6  # within which plain_attention shifts
     (expected,) = plain_attention(model, model.batch_norm(motion), None, [""])
-    torch.testing.assert_close(model(frames), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", FUSIONS)
@@ -254,6 +255,7 @@ def test_task(name: str) -> None:
         ("deepphys", {"size": 9}, ValueError, "size must be at least 10.*got 9"),
         ("tscan", {"shift": "left"}, ValueError, "shift.*wtsm, tsm, none.*left"),
         ("tscan", {"n_segment": 0}, ValueError, "n_segment must be at least 1"),
+        ("efficientphys", {"frame_depth": 4}, ValueError, "frame_depth must divide n_segment = 10, got 4"),
         ("deepphys9", {"small_size": 0}, ValueError, "small_size must be at least 1"),
         ("drml", {"out_size": 0}, ValueError, "out_size must be at least 1"),
         ("alexnet", {"big_size": 72}, TypeError, "no option big_size; its options are out_size"),
