@@ -1,0 +1,92 @@
+"""Rows of networks, trained and tested over folds and seeds: what Tables 1 to 3 and cross-validation are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .. import models
+from ..evaluation.postprocess import named
+from .paper import COLUMNS, Table
+from .study import Row, Split, Study, network, numbers
+from .tables import Results, bars, write
+
+SHOWN = ("HR MAE", "HR MACC", "BR MAE", "BR MACC", "AU F1")  # in pictures and comparisons
+PEERS = ("pos", "chrom")
+
+
+def single(name: str, network_name: str | None = None) -> Row:
+    """A row of a network for one signal: once for the pulse, once for the respiration."""
+    return Row(name, tuple(network(network_name or name, task=task) for task in ("pulse", "respiration")))
+
+
+ROWS = (  # of Tables 2 and 3
+    Row("efficientphys", (network("efficientphys", n_segment=3),)),
+    Row("mttscan", (network("mttscan9"),)),
+    single("deepphys", "deepphys9"),
+    *(Row(name, (network(name),)) for name in ("drml", "alexnet", "big", "bigsmall")),
+)
+
+
+def wanted(study: Study, rows: Sequence[Row], beside: Sequence[str] = ()) -> list[Row]:
+    """The rows that the options ask for; `beside`: other names that they may ask for.
+
+    Raises:
+        ValueError: there is no such row.
+    """
+    asked = study.options.rows
+    if asked is None:
+        return list(rows)
+    known = [*(row.name for row in rows), *beside]
+    if unknown := set(asked) - set(known):
+        raise ValueError(f"rows: no {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    return [row for row in rows if row.name in asked]
+
+
+def measure(
+    study: Study, rows: Sequence[Row], splits: Sequence[Split], results: Results, peers: Sequence[str] = ()
+) -> None:
+    """Every row with every seed, a seed of all rows before the next; `peers`: what needs no training, once."""
+    first = study.options.seeds[0]
+    for seed in study.options.seeds:
+        for row in rows:
+            summary = study.measured(row, splits, seed)
+            results.add(row.name, seed, numbers(summary))
+            for peer in peers:
+                if peer in summary:
+                    results.add(peer, first, numbers({key: summary[key] for key in (peer, f"{peer}_column")}, peer))
+    for row in rows:
+        cost = models.describe(row.networks[0]["name"], **row.networks[0]["options"])
+        results.add(row.name, first, {"MFLOPs": cost.flops_per_frame / 1e6, "M parameters": cost.parameters / 1e6})
+
+
+def report(
+    study: Study,
+    name: str,
+    title: str,
+    results: Results,
+    paper: Table,
+    columns: Sequence[str] = COLUMNS,
+    pairs: Sequence[tuple[str, str]] = (),
+) -> str:
+    """Write the table, its CSV and its picture; the text of the first. `pairs`: rows to compare seed by seed."""
+    results.sort(paper)
+    text = write(study.folder, name, title, results, paper, columns, said(study), pairs, results.columns(SHOWN))
+    bars(study.folder / f"{name}.png", results, paper, SHOWN)
+    return text
+
+
+def said(study: Study) -> list[str]:
+    """What every table says of itself."""
+    of = study.options
+    how = named(of.convention)
+    data = "simulated people, tested on others" if of.data is None else f"{of.data}, {of.folds} folds by subject"
+    return [
+        f"Ours: {data}; mean ± standard deviation over training runs of the seeds {', '.join(map(str, of.seeds))}. "
+        "The paper's, where there are some: real people of BP4D+ in three folds, unless the title says otherwise.",
+        f"Heart rates: {how.describe('heart_rate')}",
+        f"Respiration rates: {how.describe('respiration_rate')}",
+        "The paper's bands: 0.75-2.5 Hz and 0.13-0.5 Hz, strongest bin of the periodogram.",
+        "MAE and RMSE per minute, MAPE and action units in per cent; SNR in dB and MACC, the correlation of the waves, "
+        "are not in the paper's tables; MFLOPs are multiply-adds of a frame.",
+        *study.notes,
+    ]

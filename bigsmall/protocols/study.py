@@ -1,0 +1,237 @@
+"""What protocols share: data, training runs and predictions, each in a folder of its own and done once."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from .. import models
+from ..datasets import Prepared, folds, open_prepared, prepare
+from ..datasets.prepared import TARGETS
+from ..evaluation import Prediction, evaluate, load_predictions, score
+from ..models import Network
+from ..training import config as recipes
+from ..training import train
+from ..weights import ACTION_UNITS, load
+from .options import Options, simulated
+from .paper import BREATH, HEART, UNITS, Numbers
+
+SCORES = ("mae", "rmse", "mape", "pearson")  # of a rate, in the order of the tables' columns
+QUALITY = ("HR SNR", "HR MACC", "BR SNR", "BR MACC")  # dB, and correlation of the waves: not in the paper's tables
+Spec = dict[str, Any]
+Summary = dict[str, dict[str, Any]]
+
+
+class Split(NamedTuple):
+    """What one training learns, as an entry of its `data`, and what it is tested on; `test` names that, if need be."""
+
+    name: str
+    learn: Spec
+    units: list[Prepared]
+    rates: list[Prepared]
+    test: str = ""
+
+
+class Row(NamedTuple):
+    """A row of a table: its name, as in `paper`, and its networks {name, options}; more than one: a task each."""
+
+    name: str
+    networks: tuple[Spec, ...]
+
+    def answers(self, task: str) -> bool:
+        return any(task in built(of).tasks for of in self.networks)
+
+
+def network(name: str, **options: Any) -> Spec:
+    """A network as a training configuration names it."""
+    return {"name": name, "options": options}
+
+
+class Study:
+    """One protocol in its folder: data/, runs/ and what it writes about them.
+
+    Attributes:
+        folder, options: as given.
+        notes: sentences for the report, as they come up.
+    """
+
+    def __init__(self, folder: Path, options: Options) -> None:
+        self.folder, self.options = folder, options
+        self.notes: dict[str, None] = {}
+        self.simulated = simulated(options.simulator)
+        self._console = Console(stderr=True)
+
+    def tell(self, text: str) -> None:
+        """A line for who waits."""
+        self._console.print(text, style="dim", markup=False)
+
+    # --- data ---------------------------------------------------------------------------------------------------------
+
+    def prepared(self, name: str, spec: Spec, networks: Iterable[Spec]) -> Path:
+        """The folder of a dataset with everything that the networks read, prepared if it is not."""
+        if "prepared" in spec:
+            return Path(spec["prepared"])
+        folder = self.folder / "data" / name
+        prepare({**_needs(networks), **spec}, folder, workers=self.options.workers)
+        return folder
+
+    def splits(self, networks: Sequence[Spec]) -> list[Split]:
+        """Folds of `data`; of simulated people one, tested on other people."""
+        of = self.options
+        if of.data is None:
+            learn = self.prepared("learn", self.simulated["learn"], networks)
+            test = open_prepared(self.prepared("test", self.simulated["test"], networks))
+            return [Split("", {"prepared": str(learn)}, test, test)]
+        return self.folded("", of.data, of.rates or _all_trials(of.data), networks)
+
+    def folded(self, name: str, data: Spec, rates: Spec, networks: Sequence[Spec]) -> list[Split]:
+        """Subject-exclusive folds of a dataset; where rates are tested on another one, nobody is in both parts."""
+        learn = self.prepared(name + "data", data, networks)
+        more = learn if rates == data else self.prepared(name + "rates", rates, networks)
+        here, there = ({r.subject for r in open_prepared(folder)} for folder in (learn, more))
+        made = []
+        for index, tested in enumerate(_tested(self.options.folds, here | there)):
+            entry = {"prepared": str(learn), "subjects": sorted(here - tested)}
+            units = open_prepared(learn, subjects=sorted(here & tested))
+            test = units if more == learn else open_prepared(more, subjects=sorted(there & tested))
+            made.append(Split(f"{name}fold{index}", entry, units, test))
+        return made
+
+    def whole(self, name: str, spec: Spec | None, networks: Sequence[Spec]) -> Path:
+        """The folder of a dataset, all of it; None: simulated people, of the part that is so called."""
+        return self.prepared(name, self.simulated[name] if spec is None else spec, networks)
+
+    # --- networks -----------------------------------------------------------------------------------------------------
+
+    def recipe(self, second: bool = False) -> Spec:
+        """How networks are trained, without model, data and seed; `second`: where they are fine-tuned."""
+        of = self.options
+        if of.recipe is None and of.data is None:
+            base = OmegaConf.create(self.simulated["training"])
+            changes = [of.train, *([self.simulated["finetune"], of.finetune] if second else [])]
+        else:
+            base = OmegaConf.create(
+                {k: v for k, v in OmegaConf.load(_recipe(of.recipe or "paper")).items() if k != "data"}
+            )
+            changes = [of.train, *([of.finetune] if second else [])]
+        made = OmegaConf.to_container(OmegaConf.merge(base, *changes))
+        assert isinstance(made, dict)
+        return {str(key): value for key, value in made.items()}
+
+    def train(self, run: str, of: Spec, learn: Spec, seed: int, *, second: bool = False, **changes: Any) -> Path:
+        """Train a network, unless its run is done; the weight file.
+
+        Tasks that nothing is known of are left out; the action units are those of the data.
+        """
+        recordings = open_prepared(learn["prepared"], subjects=learn.get("subjects"))
+        known = {task for task, array in TARGETS.items() if any(array in r.arrays for r in recordings)}
+        units = next((r.action_units for r in recordings if r.action_units), ())
+        tasks = built(of).tasks
+        recipe = self.recipe(second)
+        if "au" in tasks and units and len(units) != len(ACTION_UNITS):
+            of = {**of, "options": {**of["options"], "out_size": len(units)}}
+            recipe["pos_weight"] = "auto"  # the paper's are of other units
+        config = {
+            **recipe, "seed": seed, "model": of, "data": {"learn": learn},
+            "tasks": [task for task in tasks if task in known], **changes,
+        }  # fmt: skip
+        self.tell(f"training {run}")
+        return train(config, self.folder / "runs" / run)
+
+    def test(self, run: str, weights: Path, recordings: Sequence[Prepared], tasks: Sequence[str] | None = None) -> Path:
+        """Run trained weights over recordings; the folder of their predictions, with a report of its own."""
+        folder = self.folder / "runs" / run
+        self.tell(f"testing {run}")
+        evaluate(weights, recordings, tasks=tasks, convention=self.options.convention, output=folder)
+        return folder / "predictions"
+
+    def scores(self, folders: Sequence[Path]) -> Summary:
+        """`Evaluation.summary` of the predictions in some folders together."""
+
+        def predictions() -> Iterator[Prediction]:
+            for folder in folders:
+                yield from map(Prediction.load, load_predictions(folder))
+
+        return score(predictions(), convention=self.options.convention).summary
+
+    def measured(self, row: Row, splits: Sequence[Split], seed: int, **changes: Any) -> Summary:
+        """Train a row's networks on every split, as `train` does, and score all that they were tested on together."""
+        found: Summary = {}
+        for of in row.networks:
+            units, rates = [], []
+            for split in splits:
+                run = run_name(row, of, split, seed)
+                weights = self.train(run, of, split.learn, seed, **changes)
+                tasks, where = load(weights).tasks, "/".join(filter(None, (run, split.test)))
+                if split.units is split.rates:
+                    rates.append(self.test(where, weights, split.rates))
+                    continue
+                if "au" in tasks:
+                    units.append(self.test(f"{where}/units", weights, split.units, ["au"]))
+                if signals := [task for task in tasks if task != "au"]:
+                    rates.append(self.test(f"{where}/rates", weights, split.rates, signals))
+            for folders in (units, rates):
+                found |= self.scores(folders) if folders else {}
+        return found
+
+
+def run_name(row: Row, of: Spec, split: Split, seed: int) -> str:
+    """The folder of a training run."""
+    name = "-".join((row.name, *([of["options"]["task"]] if len(row.networks) > 1 else [])))
+    return "/".join(filter(None, (re.sub(r"[^\w+]+", "-", name), split.name, f"seed{seed}")))
+
+
+def built(of: Spec) -> Network:
+    """A network without its weights' memory, for what it says of itself."""
+    with torch.device("meta"):
+        return models.build(of["name"], **of["options"])
+
+
+def numbers(summary: Summary, heart: str = "heart_rate") -> Numbers:
+    """The columns of the tables from the summary of an `Evaluation`; `heart`: "heart_rate", "pos" or "chrom"."""
+    found: Numbers = {}
+    for short, columns, quantity in (("HR", HEART, heart), ("BR", BREATH, "respiration_rate")):
+        if quantity not in summary:
+            continue
+        errors = summary[quantity]
+        of = errors if errors["n"] else summary[f"{quantity}_column"]  # a dataset may give rates and no wave
+        found |= {column: of[name].value for column, name in zip(columns, SCORES, strict=True)}
+        found |= {f"{short} {name.upper()}": errors[name].value for name in ("snr", "macc")}
+    if mean := summary.get("au", {}).get("mean"):
+        values = (mean["f1"], mean["accuracy"])
+        found |= {name: 100 * value for name, value in zip(UNITS, values, strict=True) if value is not None}
+    return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def _recipe(name: str) -> Path:
+    return Path(recipes.__file__).with_name(f"{name}.yaml") if name in recipes.names() else Path(name)
+
+
+def _needs(networks: Iterable[Spec]) -> Spec:
+    """Options of `prepare` for what networks read."""
+    made = [built(of) for of in networks]
+    sizes = {int(name.partition(":")[2]) for model in made for name in model.reads if ":" in name}
+    every = math.gcd(*(model.big_every for model in made if "big" in model.reads))
+    return {"frames": sorted(sizes), **({"big_every": every} if every else {})}
+
+
+def _all_trials(data: Spec) -> Spec:
+    return {**data, "au_subset": False} if data.get("dataset") == "bp4d_plus" and data.get("au_subset") else data
+
+
+def _tested(of: Any, subjects: set[str]) -> list[set[str]]:
+    """The subjects that each fold is tested on."""
+    if isinstance(of, int):
+        where = folds(sorted(subjects), of)
+        return [{name for name, k in where.items() if k == index} for index in range(of)]
+    lists = [set(Path(path).read_text(encoding="utf-8").split()) & subjects for path in of]
+    if sum(map(len, lists)) > len(set().union(*lists)) or not all(lists):
+        raise ValueError(f"folds was {of}, expected files of subjects of the data, nobody in two of them")
+    return lists

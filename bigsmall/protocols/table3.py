@@ -1,0 +1,26 @@
+"""Table 3: trained on one dataset, tested on others."""
+
+from __future__ import annotations
+
+from ..datasets import open_prepared
+from .paper import HEART, TABLE3
+from .rows import PEERS, ROWS, measure, report, wanted
+from .study import QUALITY, Spec, Split, Study
+from .tables import Results
+
+
+def run(study: Study) -> str:
+    """All of `data` is learnt, all of each of `tests` tested on; without any, less easy simulated people."""
+    of = study.options
+    rows = [row for row in wanted(study, ROWS, PEERS) if row.answers("pulse")]
+    peers = [name for name in PEERS if of.rows is None or name in of.rows]
+    networks = [network for row in rows for network in row.networks]
+    learn = {"prepared": str(study.whole("learn", of.data, networks))}
+    tests: dict[str, Spec | None] = {**of.tests} or {"harder": None}
+    texts = []
+    for name, spec in tests.items():
+        tested, results = open_prepared(study.whole(name, spec, networks)), Results()
+        measure(study, rows, [Split("", learn, tested, tested, f"on-{name}")], results, peers)
+        title = f"Table 3: trained on one dataset, tested on {name}"
+        texts.append(report(study, f"table3-{name}", title, results, TABLE3.get(name, {}), (*HEART, *QUALITY)))
+    return "\n".join(texts)

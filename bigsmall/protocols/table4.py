@@ -1,0 +1,37 @@
+"""Table 4: action units of another dataset (DISFA), fine-tuned from what was learnt first."""
+
+from __future__ import annotations
+
+from .paper import TABLE4, UNITS
+from .rows import report, wanted
+from .study import Row, Study, network, numbers
+from .tables import Results
+
+ROWS = tuple(Row(name, (network(name),)) for name in ("drml", "alexnet", "bigsmall"))
+
+
+def run(study: Study) -> str:
+    """`tests` names the dataset to fine-tune on, in folds; `pretrained` what to start from; else `data` comes first.
+
+    Raises:
+        ValueError: more than one dataset to fine-tune on.
+    """
+    of, results = study.options, Results()
+    if len(of.tests) > 1:
+        raise ValueError(f"tests was {', '.join(of.tests)}, expected one dataset to fine-tune on")
+    rows = wanted(study, ROWS)
+    networks = [row.networks[0] for row in rows]
+    ((name, spec),) = of.tests.items() or [("test", None)]
+    second = study.prepared(name, spec or study.simulated[name], networks)
+    splits = study.folded(name, {"prepared": str(second)}, {"prepared": str(second)}, networks)
+    for seed in of.seeds:
+        for row in rows:
+            start = of.pretrained.get(row.name)
+            if start is None:
+                learn = {"prepared": str(study.whole("learn", of.data, networks))}
+                start = str(study.train(f"{row.name}/first/seed{seed}", row.networks[0], learn, seed))
+            summary = study.measured(row, splits, seed, second=True, init_from=start, tasks=["au"])
+            results.add(row.name, seed, numbers(summary))
+    study.notes["A layer whose number of action units differs from the first training's starts anew."] = None
+    title = f"Table 4: action units, fine-tuned and tested on {name}; the paper's on DISFA, 8 units"
+    return report(study, "table4", title, results, TABLE4, UNITS)
