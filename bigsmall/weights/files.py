@@ -39,7 +39,7 @@ def load_network(path: str | Path) -> tuple[Network, Card]:
         model.load_state_dict(state, strict=True)
     except RuntimeError as error:
         raise ValueError(f"{path} does not fit the network {card.model!r}: {error}") from error
-    units = card.options.get("out_size", len(ACTION_UNITS))
+    units = card.options.get("out_size", len(card.options.get("action_units", ACTION_UNITS)))
     if "au" in card.tasks and units != len(card.action_units):
         raise ValueError(f"{path} gives {units} action units, and its card names {len(card.action_units)}")
     return model.eval(), card
