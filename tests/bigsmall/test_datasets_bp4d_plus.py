@@ -1,6 +1,5 @@
 """bigsmall.datasets.bp4d_plus: archives of pictures, signals at their own rate, codes that are not always known."""
 
-import json
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from bigsmall.datasets import jobs, open_prepared, prepare
+from bigsmall.datasets import Skip, jobs, open_prepared, prepare
 from bigsmall.datasets.bp4d_plus import CODED, find
 from bigsmall.weights import ACTION_UNITS
 
@@ -178,14 +177,14 @@ def test_signals_shorter_than_the_video_are_unknown_after_their_end_and_told(roo
     assert any("bvp_wave" in note for note in meta["notes"])
 
 
-def test_known_bad_trials_are_listed_with_their_reason_and_do_not_fail_the_run(tmp_path):
+@pytest.mark.parametrize("aligned", [None, "landmarks"])
+def test_known_bad_trials_are_skipped_with_their_reason(tmp_path, aligned):
     pictures(tmp_path, "F041", "T7")
     signals(tmp_path, "F041", "T7")
     signals(tmp_path, "F042", "T11")
-    manifest = prepare({"dataset": "bp4d_plus", "root": str(tmp_path)}, tmp_path / "out", workers=1)
-    entries = json.loads(manifest.read_text())["recordings"]
-    assert [(e["name"], e["status"]) for e in entries] == [("F041T7", "skipped"), ("F042T11", "skipped")]
-    assert "left out by the authors" in entries[0]["reason"]
+    for name, reason in (("F041T7", "left out by the authors"), ("F042T11", "a name without data")):
+        with pytest.raises(Skip, match=reason):
+            made(tmp_path, name, aligned=aligned)
 
 
 def test_pictures_without_signals_and_signals_or_codes_without_pictures_fail_with_their_reason(root):

@@ -1,13 +1,12 @@
 """bigsmall.datasets.ubfc_rppg: both parts of the dataset, samples at their own times, reasons for what is missing."""
 
-import json
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
-from bigsmall.datasets import PrepareError, jobs, open_prepared, prepare
+from bigsmall.datasets import jobs, open_prepared, prepare
 from bigsmall.datasets.ubfc_rppg import find
 
 FPS, FRAMES = 30.0, 61
@@ -93,11 +92,11 @@ def test_a_clock_that_stands_still_and_a_rate_of_zero_are_no_samples(tmp_path):
     assert np.isnan(labels.heart_rate.values).all()
 
 
-def test_a_clock_that_drifts_is_told_in_the_manifest(tmp_path):
+def test_a_clock_that_drifts_is_told(tmp_path):
     second_part(tmp_path / "subject1", np.arange(FRAMES) / FPS * 1.1)
-    manifest = prepare({"dataset": "ubfc_rppg", "root": str(tmp_path), "crop": "frame"}, tmp_path / "out", workers=1)
-    (entry,) = json.loads(manifest.read_text())["recordings"]
-    assert any("bvp lasts 2.20 s and the video 2.00 s" in note for note in entry["notes"])
+    (job,) = jobs({"dataset": "ubfc_rppg", "root": str(tmp_path), "crop": "frame"})
+    _, meta = job.make()
+    assert any("bvp lasts 2.20 s and the video 2.00 s" in note for note in meta["notes"])
 
 
 @pytest.mark.parametrize(
@@ -115,13 +114,6 @@ def test_a_video_without_labels_and_labels_without_a_video_fail_with_their_reaso
     (job,) = jobs({"dataset": "ubfc_rppg", "root": str(tmp_path), "crop": "frame"})
     with pytest.raises(ValueError, match=reason):
         job.make()
-
-
-def test_one_that_fails_fails_the_run_and_spares_the_others(root, tmp_path):
-    (root / "DATASET_2" / "subject3" / "ground_truth.txt").unlink()
-    with pytest.raises(PrepareError, match="1 of 3 recordings could not be prepared: subject3"):
-        prepare({"dataset": "ubfc_rppg", "root": str(root), "crop": "frame"}, tmp_path / "out", workers=1)
-    assert [r.name for r in open_prepared(tmp_path / "out")] == ["after-exercise", "subject11"]
 
 
 def test_another_folder_is_refused_with_what_was_expected_and_what_it_holds(tmp_path):
