@@ -13,7 +13,7 @@ from bigsmall import models
 from bigsmall.models.jaanet import BP4D_UNITS, CENTRES, joint_loss
 
 SIZE = 32
-DISFA = ("AU01", "AU02", "AU04", "AU06", "AU09", "AU12", "AU25", "AU26")
+DISFA = ["AU01", "AU02", "AU04", "AU06", "AU09", "AU12", "AU25", "AU26"]  # a list, as cards have it
 
 
 def network(version: int = 2, **options: Any) -> Any:
