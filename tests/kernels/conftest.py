@@ -6,6 +6,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # which torch wants for deterministic products
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests marked `full` run where BIGSMALL_KERNELS_FULL=1 is set, as in .ci/run."""

@@ -69,7 +69,10 @@ def few_layouts(x: Tensor, names: tuple[str, ...] = ("contiguous", "channels_las
 # --- the shift --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("n_segment", "fold_div", "wrap"), [(3, 3, True), (2, 2, False), (6, 1, False), (1, 9, True)])
+SHIFTS = [(3, 3, True), (2, 2, False), (6, 1, False), (1, 9, True)]  # n_segment, fold_div, wrap
+
+
+@pytest.mark.parametrize(("n_segment", "fold_div", "wrap"), SHIFTS)
 def test_wtsm(n_segment: int, fold_div: int, wrap: bool, launched: list[str]) -> None:
     """It moves bits: equal, in any dtype and layout, both ways."""
     for dtype in (torch.float32, torch.bfloat16, torch.uint8, torch.complex64):

@@ -25,6 +25,12 @@ def layouts(x: Tensor) -> Iterator[tuple[str, Tensor]]:
     yield "permuted", x.permute(3, 1, 0, 2).contiguous().permute(2, 1, 3, 0)
 
 
+def moved(x: Tensor, device: str) -> Tensor:
+    """x on a device, with its strides and what lies between its values."""
+    stored = x.as_strided((x.untyped_storage().nbytes() // x.element_size(),), (1,), 0)
+    return stored.to(device, copy=True).as_strided(x.shape, x.stride(), x.storage_offset())
+
+
 def error(y: Tensor, exact: Tensor) -> float:
     """max|y - y64| / max|y64|, the measure of DESIGN; shapes and dtypes are the caller's to check."""
     assert y.shape == exact.shape, (y.shape, exact.shape)

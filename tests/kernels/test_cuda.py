@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 import torch.utils._pytree as pytree
-from kernel_helpers import LOW_PRECISION, assert_low_precision, error, layouts
+from kernel_helpers import LOW_PRECISION, assert_low_precision, error, layouts, moved
 from test_bigsmall_inputs import PIXELS, boxes, video
 from torch import Tensor
 
@@ -36,14 +37,14 @@ class OnGpu:
 
     def __getattr__(self, name: str) -> Any:
         op, everywhere = getattr(torch.ops.bigsmall_kernels_impl, name), pytree.tree_map_only
-        return lambda *args: everywhere(Tensor, Tensor.cpu, op(*everywhere(Tensor, self.moved, args)))
-
-    def moved(self, x: Tensor) -> Tensor:
-        stored = x.as_strided((x.untyped_storage().nbytes() // x.element_size(),), (1,), 0)
-        return stored.to(self.device, copy=True).as_strided(x.shape, x.stride(), x.storage_offset())
+        there = partial(moved, device=self.device)
+        return lambda *args: everywhere(Tensor, Tensor.cpu, op(*everywhere(Tensor, there, args)))
 
 
-@pytest.fixture(scope="module", params=["interpreted", "gpu"] if _cuda.loaded else ["interpreted"])
+ON_GPU = ["gpu"] if _cuda.loaded and torch.cuda.is_available() else []
+
+
+@pytest.fixture(scope="module", params=["interpreted", *ON_GPU])
 def cuda(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The namespace of the kernels, `<op>_cuda`; for interpretation they are registered for the CPU."""
     if request.param == "gpu":
