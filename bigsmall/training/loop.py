@@ -77,7 +77,7 @@ def fit(config: Config, work: Work, folder: Path, group: Group, kept: Kept, told
     kept.ranking = [(float(value), int(step)) for value, step in state["kept"]]
     first = int(state["step"])
     records = Records(folder if group.first else None, state["records"], first, config.tensorboard)
-    step_of = _Step(config, work, group, parameters)
+    step_of = Step(config, work, group, parameters)
     every = config.validation.every or batches.steps_of_epoch or 1
     try:
         for step, parts in enumerate(batches.from_step(first, group.rank, group.size, ahead), first):
@@ -107,7 +107,7 @@ def fit(config: Config, work: Work, folder: Path, group: Group, kept: Kept, told
         records.close()
 
 
-class _Step:
+class Step:
     """Losses and gradients of a step, up to the optimizer's."""
 
     def __init__(self, config: Config, work: Work, group: Group, parameters: list[torch.nn.Parameter]) -> None:
