@@ -71,7 +71,9 @@ def read(overrides: Sequence[str]) -> Options:
         options = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         known = ", ".join(of.name for of in fields(Options))
-        raise ValueError(f"{error.full_key or 'an option'} is wrong: {error.msg}; options are {known}") from error
+        raise ValueError(
+            f"{error.full_key or 'an option'} is wrong: {str(error.msg).splitlines()[0]}; options are {known}"
+        ) from error
     assert isinstance(options, Options)
     return options
 

@@ -19,23 +19,36 @@ def single(name: str, network_name: str | None = None) -> Row:
     return Row(name, tuple(network(network_name or name, task=task) for task in ("pulse", "respiration")))
 
 
-ROWS = (  # of Tables 2 and 3
+ROWS = (  # of Tables 2 to 4, by the names that `paper` has for them
     Row("efficientphys", (network("efficientphys", n_segment=3),)),
     Row("mttscan", (network("mttscan9"),)),
     single("deepphys", "deepphys9"),
-    *(Row(name, (network(name),)) for name in ("drml", "alexnet", "big", "bigsmall")),
+    *(Row(name, (network(name),)) for name in ("drml", "alexnet")),
+    Row("jaa", (network("jaanet"),)),
+    Row("jaa2", (network("jaanet2"),)),
+    *(Row(name, (network(name),)) for name in ("big", "bigsmall")),
+    Row("bigsmall++", (network("bigsmall_plus"),)),
 )
+HEAVY = ("drml", "alexnet", "jaa", "jaa2", "bigsmall++")
 
 
 def wanted(study: Study, rows: Sequence[Row], beside: Sequence[str] = ()) -> list[Row]:
-    """The rows that the options ask for; `beside`: other names that they may ask for.
+    """The rows that the options ask for, else all; of those, on simulated people, the HEAVY ones only if asked for.
+
+    Args:
+        beside: other names that the options may ask for.
 
     Raises:
         ValueError: there is no such row.
     """
     asked = study.options.rows
     if asked is None:
-        return list(rows)
+        left = [row.name for row in rows if study.options.data is None and row.name in HEAVY]
+        if left:
+            study.notes[
+                f"Left out, for they take long without a GPU, unless rows=[...] names them: {', '.join(left)}."
+            ] = None
+        return [row for row in rows if row.name not in left]
     known = [*(row.name for row in rows), *beside]
     if unknown := set(asked) - set(known):
         raise ValueError(f"rows: no {', '.join(sorted(unknown))}; there are {', '.join(known)}")

@@ -45,9 +45,6 @@ class Row(NamedTuple):
     name: str
     networks: tuple[Spec, ...]
 
-    def answers(self, task: str) -> bool:
-        return any(task in built(of).tasks for of in self.networks)
-
 
 def network(name: str, **options: Any) -> Spec:
     """A network as a training configuration names it."""
@@ -117,9 +114,8 @@ class Study:
             base = OmegaConf.create(self.simulated["training"])
             changes = [of.train, *([self.simulated["finetune"], of.finetune] if second else [])]
         else:
-            base = OmegaConf.create(
-                {k: v for k, v in OmegaConf.load(_recipe(of.recipe or "paper")).items() if k != "data"}
-            )
+            loaded = OmegaConf.load(_recipe(of.recipe or "paper"))
+            base = OmegaConf.create({key: value for key, value in loaded.items() if key != "data"})
             changes = [of.train, *([of.finetune] if second else [])]
         made = OmegaConf.to_container(OmegaConf.merge(base, *changes))
         assert isinstance(made, dict)
@@ -135,9 +131,9 @@ class Study:
         units = next((r.action_units for r in recordings if r.action_units), ())
         tasks = built(of).tasks
         recipe = self.recipe(second)
-        if "au" in tasks and units and len(units) != len(ACTION_UNITS):
-            of = {**of, "options": {**of["options"], "out_size": len(units)}}
-            recipe["pos_weight"] = "auto"  # the paper's are of other units
+        if "au" in tasks and units and units != ACTION_UNITS:
+            of = _with_units(of, units)
+            recipe["pos_weight"] = "auto"  # the paper's are of its own units
         config = {
             **recipe, "seed": seed, "model": of, "data": {"learn": learn},
             "tasks": [task for task in tasks if task in known], **changes,
@@ -192,6 +188,16 @@ def built(of: Spec) -> Network:
     """A network without its weights' memory, for what it says of itself."""
     with torch.device("meta"):
         return models.build(of["name"], **of["options"])
+
+
+def _with_units(of: Spec, units: Sequence[str]) -> Spec:
+    """The network with outputs for these action units: some are told their names, others how many they are."""
+    named = {**of, "options": {**of["options"], "action_units": list(units)}}
+    try:
+        built(named)
+    except TypeError:
+        return {**of, "options": {**of["options"], "out_size": len(units)}}
+    return named
 
 
 def numbers(summary: Summary, heart: str = "heart_rate") -> Numbers:

@@ -11,15 +11,16 @@ from .tables import Results
 def run(study: Study) -> str:
     """With `aligned`, the networks of action units are measured on aligned faces as well."""
     of, results = study.options, Results()
-    rows, peers = wanted(study, ROWS, PEERS), [name for name in PEERS if of.rows is None or name in of.rows]
+    rows = [row for row in wanted(study, ROWS, PEERS) if row.name in TABLE2]
+    peers = [name for name in PEERS if of.rows is None or name in of.rows]
     networks = [network for row in rows for network in row.networks]
     measure(study, rows, study.splits(networks), results, peers)
     if of.aligned is not None:
-        faces = [row for row in rows if f"{row.name}, aligned" in TABLE2]
+        faces = [row for row in wanted(study, ROWS, PEERS) if f"{row.name}, aligned" in TABLE2]
         splits = study.folded("aligned", of.aligned, of.aligned, [network for row in faces for network in row.networks])
         measure(study, [Row(f"{row.name}, aligned", row.networks) for row in faces], splits, results)
     else:
         study.notes["Rows of aligned faces are ours where `aligned` names such data."] = None
-    study.notes["JAA-Net and BigSmall++ have no network here: the authors released none of the latter."] = None
+    study.notes["JAA-Net and BigSmall++ learn by the same losses as the others; the latter was not released."] = None
     study.notes["EfficientPhys is the toolbox's at 72 pixels; its 9x9 of the paper was not released."] = None
     return report(study, "table2", "Table 2: other networks", results, TABLE2)

@@ -12,7 +12,7 @@ from .tables import Results
 def run(study: Study) -> str:
     """All of `data` is learnt, all of each of `tests` tested on; without any, less easy simulated people."""
     of = study.options
-    rows = [row for row in wanted(study, ROWS, PEERS) if row.answers("pulse")]
+    rows = [row for row in wanted(study, ROWS, PEERS) if row.name in TABLE3["pure"]]
     peers = [name for name in PEERS if of.rows is None or name in of.rows]
     networks = [network for row in rows for network in row.networks]
     learn = {"prepared": str(study.whole("learn", of.data, networks))}

@@ -17,9 +17,10 @@ INK, FAINT = "#22262e", "#7d8490"
 
 
 class Results:
-    """The numbers of rows, one set for each seed, in the order in which rows come."""
+    """The numbers of rows, one set for each seed (or what else `runs` says), in the order in which rows come."""
 
-    def __init__(self) -> None:
+    def __init__(self, runs: str = "seeds") -> None:
+        self.runs = runs
         self.rows: dict[str, dict[int, Numbers]] = {}
 
     def add(self, row: str, seed: int, numbers: Numbers) -> None:
@@ -57,7 +58,7 @@ def markdown(results: Results, paper: Table, columns: Sequence[str]) -> str:
     for row in dict.fromkeys((*paper, *results.rows)):
         seeds = len(results.rows.get(row, ()))
         if seeds:
-            label = f"**{row}**" + (f" ({seeds} seeds)" if seeds > 1 else "")
+            label = f"**{row}**" + (f" ({seeds} {results.runs})" if seeds > 1 else "")
             lines.append(f"| {label} | {' | '.join(spread(results.values(row, c)) for c in shown)} |")
         if row in paper:
             cells = (f"{paper[row][c]:.2f}" if c in paper[row] else "" for c in shown)
@@ -116,7 +117,7 @@ def bars(path: Path, results: Results, paper: Mapping[str, Numbers], columns: Se
     """A picture: a panel a column, a bar a row, a dot a seed, a diamond for the paper's number."""
     shown = results.columns(columns)
     rows = list(results.rows)
-    figure = _figure(max(1.0, 0.32 * len(rows)) + 1.1, 3.4 * len(shown) + 1.4)
+    figure = figure_of(max(1.0, 0.32 * len(rows)) + 1.1, 3.4 * len(shown) + 1.4)
     for axes, column in zip(figure.subplots(1, len(shown), sharey=True, squeeze=False)[0], shown, strict=True):
         for place, row in enumerate(rows):
             values = results.values(row, column)
@@ -140,7 +141,7 @@ Series = Mapping[str, Mapping[float, Sequence[float]]]
 
 def curves(path: Path, panels: Mapping[str, Series], x: str) -> None:
     """A picture: a panel a column; of each series its means over x with standard deviations, and its values as dots."""
-    figure = _figure(3.6, 4.2 * len(panels))
+    figure = figure_of(3.6, 4.2 * len(panels))
     for axes, (column, series) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         for (name, points), colour in zip(series.items(), COLOURS, strict=False):
             at = sorted(points)
@@ -157,7 +158,8 @@ def curves(path: Path, panels: Mapping[str, Series], x: str) -> None:
     save(path, figure)
 
 
-def _figure(height: float, width: float) -> Any:
+def figure_of(height: float, width: float) -> Any:
+    """An empty figure of so many inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")
