@@ -21,6 +21,7 @@ class Clips:
 
     Attributes:
         recording, start: (len,) int64: whose clip each one is, and its first frame.
+        action_units: of the recordings that have any.
 
     Raises:
         ValueError: there is none, the recordings lack something that is read, or their action units differ.
@@ -41,6 +42,7 @@ class Clips:
         units = {r.action_units for r in self.recordings if r.action_units}
         if "au" in self.tasks and len(units) > 1:
             raise ValueError(f"recordings: all must have the same action units, got {' and '.join(map(str, units))}")
+        self.action_units: tuple[str, ...] = next(iter(units), ())
         starts = [r.starts(n, self.reads, big_every) for r in self.recordings]
         if not sum(map(len, starts)):
             raise ValueError(f"recordings: {len(starts)} of them hold no clip of {n} frames that can be read")
@@ -70,7 +72,10 @@ class Clips:
             recording = self.recordings[self.recording[indices[group[0]]]]
             starts = self.start[indices[group]]
             inputs = recording.inputs(self.reads, starts, self.n, self.big_every)
-            parts.append((inputs, recording.targets(self.tasks, starts, self.n)))
+            targets = recording.targets(self.tasks, starts, self.n)
+            if "au" in targets and not recording.action_units:  # beside others that have them
+                targets["au"] = torch.full((len(starts) * self.n, len(self.action_units)), torch.nan)
+            parts.append((inputs, targets))
         back = torch.from_numpy(np.argsort(order))
         inputs, targets = ({name: _joined([p[i][name] for p in parts], back) for name in parts[0][i]} for i in (0, 1))
         if mirror is not None:

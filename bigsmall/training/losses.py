@@ -68,8 +68,10 @@ def positive_weight(spec: Any, clips: Clips) -> Tensor | None:
         return torch.tensor(spec, dtype=torch.float32)
     shown = seen = np.float64(0)
     for number in np.unique(clips.recording):
-        starts = clips.start[clips.recording == number]
-        au = clips.recordings[number].targets(("au",), starts, clips.n)["au"].numpy()
+        recording, starts = clips.recordings[number], clips.start[clips.recording == number]
+        if not recording.action_units:
+            continue
+        au = recording.targets(("au",), starts, clips.n)["au"].numpy()
         shown, seen = shown + np.nansum(au, 0, dtype=np.float64), seen + (~np.isnan(au)).sum(0)
     share = shown / np.maximum(seen, 1)
     odds = (1 - share) / np.maximum(share, RAREST)

@@ -14,6 +14,7 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedC
 
 from .. import weights
 from ..datasets import Clips, Prepared, open_prepared, prepare
+from ..datasets.prepared import TARGETS
 from ..files import whole
 from ..models import Network
 from ..weights import Card
@@ -106,10 +107,11 @@ def _work(
         return Clips(every, n, model.reads, tasks, model.big_every), entries
 
     learnt, entries = clips(config.data)
+    if untold := [task for task in tasks if not any(TARGETS[task] in r.arrays for r in learnt.recordings)]:
+        raise ValueError(f"data: nothing in it tells of {', '.join(untold)}; name the other tasks, as in tasks=[pulse]")
     batches = Batches(config, learnt, entries)
     validation = clips(config.validation.data)[0] if config.validation.data else None
     work = Work(model, tasks, batches, positive_weight(config.pos_weight, learnt), validation, metrics)
-    units = next((r.action_units for r in learnt.recordings if r.action_units), weights.ACTION_UNITS)
     people = {(r.dataset, r.subject) for r in learnt.recordings}
     counts = ", ".join(f"{count} recordings of {entry}" for entry, count, _ in entries)
     card = Card(
@@ -119,7 +121,7 @@ def _work(
         tasks=tasks,
         convention=_common("convention", learnt.recordings),
         crop=_common("crop", learnt.recordings),
-        action_units=units,
+        action_units=learnt.action_units or weights.ACTION_UNITS,
         licence=config.card.licence,
         source=config.card.source or f"trained with this project on {counts}: {len(people)} people",
         note=config.card.note,

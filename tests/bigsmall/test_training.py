@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 from training_data import SIZE, UNITS, configuration, write_folder
 
-from bigsmall import models, weights
+from bigsmall import measure, models, weights
 from bigsmall.datasets import Clips, open_prepared, write_prepared
+from bigsmall.synthesis import AUS, synthesize
 from bigsmall.training import config as configurations
 from bigsmall.training import loop, train
 from bigsmall.training.batches import Batch, Batches
@@ -579,3 +580,38 @@ def test_recordings_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     write_prepared(folder / "r1.safetensors", arrays, {**recording.meta, "crop": "square"})
     with pytest.raises(ValueError, match="the recordings' crop must be the same, got face and square"):
         train(configuration(folder), tmp_path / "run")
+
+
+def test_recordings_without_action_units_go_with_others(tmp_path: Path) -> None:
+    both, without = tmp_path / "both", tmp_path / "without"
+    write_folder(both, 2)
+    without.mkdir()
+    for i, recording in enumerate(open_prepared(both)):
+        arrays = {name: getattr(recording, name).copy() for name in recording.arrays if i == 0 or name != "au"}
+        meta = recording.meta if i == 0 else {k: v for k, v in recording.meta.items() if k != "action_units"}
+        write_prepared(without / recording.path.name, arrays, meta)
+    (without / "manifest.json").write_text((both / "manifest.json").read_text())
+    config = configuration(without, steps=None, epochs=1)
+    path = train(config, tmp_path / "run")
+    assert weights.load(path).action_units == UNITS
+    alone = {"alone": {"prepared": str(without), "subjects": ["r1"]}}
+    with pytest.raises(ValueError, match=r"nothing in it tells of au; name the other tasks"):
+        train(configuration(without, data=alone), tmp_path / "other")
+    train(configuration(without, data=alone, tasks=["pulse"]), tmp_path / "third")
+
+
+def test_a_simulated_dataset_is_prepared_by_the_run_and_the_model_measures(tmp_path: Path) -> None:
+    """From a specification to a weight file that measures a video of somebody else: tiny, so how well is no matter."""
+    people = {"dataset": "simulator", "count": 3, "seconds": 4, "simulator": {"size": [96, 96], "fps": [20, 20]}}
+    config = {
+        "data": {"people": people}, "steps": 16, "batch": 3, "clips": 8, "bfloat16": True, "dropout": False,
+        "init": "kaiming", "pos_weight": "root", "schedule": "onecycle",
+    }  # fmt: skip
+    path = train(config, tmp_path / "run", workers=1)
+    log = rows(tmp_path / "run" / "log.csv")
+    first, last = (sum(float(row[task]) for row in of for task in models.TASKS) for of in (log[:5], log[-5:]))
+    assert last < 0.9 * first
+    video = synthesize(seed=99, seconds=8, fps=20, size=(128, 128))
+    result = measure(np.stack(list(video.frames(0, len(video)))), fps=20, weights=path)
+    assert result.frames["bvp"].notna().mean() > 0.9
+    assert result.frames[list(AUS)].notna().to_numpy().mean() > 0.9
