@@ -80,19 +80,25 @@ def report(
     paper: Table,
     columns: Sequence[str] = COLUMNS,
     pairs: Sequence[tuple[str, str]] = (),
+    data: str = "",
 ) -> str:
-    """Write the table, its CSV and its picture; the text of the first. `pairs`: rows to compare seed by seed."""
+    """Write the table, its CSV and its picture; the text of the first.
+
+    Args:
+        pairs: rows to compare seed by seed. data: what was learnt and tested on, where it is not folds of one dataset.
+    """
     results.sort(paper)
-    text = write(study.folder, name, title, results, paper, columns, said(study), pairs, results.columns(SHOWN))
+    text = write(study.folder, name, title, results, paper, columns, said(study, data), pairs, results.columns(SHOWN))
     bars(study.folder / f"{name}.png", results, paper, SHOWN)
     return text
 
 
-def said(study: Study) -> list[str]:
-    """What every table says of itself."""
+def said(study: Study, data: str = "") -> list[str]:
+    """What every table says of itself; `data` as of `report`."""
     of = study.options
     how = named(of.convention)
-    data = "simulated people, tested on others" if of.data is None else f"{of.data}, {of.folds} folds by subject"
+    folds = f"{of.data}, folds by subject: {of.folds}"
+    data = data or ("simulated people, tested on other simulated people" if of.data is None else folds)
     return [
         f"Ours: {data}; mean ± standard deviation over training runs of the seeds {', '.join(map(str, of.seeds))}. "
         "The paper's, where there are some: real people of BP4D+ in three folds, unless the title says otherwise.",

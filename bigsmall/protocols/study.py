@@ -16,7 +16,7 @@ from .. import models
 from ..datasets import Prepared, folds, open_prepared, prepare
 from ..datasets.prepared import TARGETS
 from ..evaluation import Prediction, evaluate, load_predictions, score
-from ..models import Network
+from ..models import BigSmall, Network
 from ..training import config as recipes
 from ..training import train
 from ..weights import ACTION_UNITS, load
@@ -129,14 +129,15 @@ class Study:
         recordings = open_prepared(learn["prepared"], subjects=learn.get("subjects"))
         known = {task for task, array in TARGETS.items() if any(array in r.arrays for r in recordings)}
         units = next((r.action_units for r in recordings if r.action_units), ())
-        tasks = built(of).tasks
-        recipe = self.recipe(second)
-        if "au" in tasks and units and units != ACTION_UNITS:
+        model, recipe = built(of), self.recipe(second)
+        if not isinstance(model, BigSmall) and (clips := recipe.pop("clips", 1)) > 1 and "big" not in model.reads:
+            recipe["batch"] *= clips  # as many of the cheap clips as the others see beside each Big frame
+        if "au" in model.tasks and units and units != ACTION_UNITS:
             of = _with_units(of, units)
             recipe["pos_weight"] = "auto"  # the paper's are of its own units
         config = {
             **recipe, "seed": seed, "model": of, "data": {"learn": learn},
-            "tasks": [task for task in tasks if task in known], **changes,
+            "tasks": [task for task in model.tasks if task in known], **changes,
         }  # fmt: skip
         self.tell(f"training {run}")
         return train(config, self.folder / "runs" / run)

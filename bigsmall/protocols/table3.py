@@ -21,6 +21,9 @@ def run(study: Study) -> str:
     for name, spec in tests.items():
         tested, results = open_prepared(study.whole(name, spec, networks)), Results()
         measure(study, rows, [Split("", learn, tested, tested, f"on-{name}")], results, peers)
+        data = f"learnt from {of.data or 'simulated people'}, tested on {spec or 'simulated people less easy'}"
         title = f"Table 3: trained on one dataset, tested on {name}"
-        texts.append(report(study, f"table3-{name}", title, results, TABLE3.get(name, {}), (*HEART, *QUALITY)))
+        texts.append(
+            report(study, f"table3-{name}", title, results, TABLE3.get(name, {}), (*HEART, *QUALITY), (), data)
+        )
     return "\n".join(texts)

@@ -32,4 +32,5 @@ def run(study: Study) -> str:
             results.add(row.name, seed, numbers(summary))
     study.notes["A layer whose number of action units differs from the first training's starts anew."] = None
     title = f"Table 4: action units, fine-tuned and tested on {name}; the paper's on DISFA, 8 units"
-    return report(study, "table4", title, results, TABLE4, UNITS)
+    data = f"fine-tuned and tested on {spec or 'simulated people'}, folds by subject: {of.folds}"
+    return report(study, "table4", title, results, TABLE4, UNITS, data=data)
