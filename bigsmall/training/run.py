@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from .. import weights
 from ..datasets import Clips, Prepared, open_prepared, prepare
@@ -73,16 +73,15 @@ def train(
         model = start(settings, console.print if group.first else lambda text: None)
         work, card = _work(settings, model, folder, group, workers, name, metrics)
         kept = Kept(settings.keep, card, folder)
-        columns = (TextColumn("training"), *Progress.get_default_columns()[1:2], MofNCompleteColumn())
-        columns += (TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[now]}"))
+        columns = (BarColumn(10), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[now]}"))
         with Progress(*columns, console=console) if group.first else nullcontext() as progress:
             bar = progress.add_task("training", total=work.batches.steps, now="") if progress else None
 
             def told(step: int, parts: Losses) -> None:
                 if progress and bar is not None:
                     speed = progress.tasks[bar].speed
-                    now = " ".join(f"{task} {value:.3f}" for task, value in parts.items())
-                    progress.update(bar, completed=step, now=f"{now}, {speed or 0:.2f} steps/s")
+                    now = " ".join(f"{task} {value:.2f}" for task, value in parts.items())
+                    progress.update(bar, completed=step, now=f"{now} {speed or 0:.1f} steps/s")
 
             fit(settings, work, folder, group, kept, told, workers)
         if group.first:

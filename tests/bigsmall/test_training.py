@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from torch import Tensor
 from training_data import SIZE, UNITS, configuration, write_folder
+from typer.testing import CliRunner
 
 from bigsmall import measure, models, weights
+from bigsmall.cli import app
 from bigsmall.datasets import Clips, open_prepared, write_prepared
 from bigsmall.synthesis import AUS, synthesize
 from bigsmall.training import config as configurations
@@ -347,6 +350,32 @@ def test_a_run_that_is_done_is_not_done_again_and_another_is_refused(folder: Pat
     assert path.stat().st_mtime_ns == before
     with pytest.raises(ValueError, match="another configuration"):
         train(configuration(folder), tmp_path, ["steps=7"])
+
+
+def test_a_run_is_not_taken_up_where_its_tables_are_gone(folder: Path, tmp_path: Path) -> None:
+    train(configuration(folder), tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "log.csv").write_text("step\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"log\.csv is shorter than the checkpoint"):
+        train(configuration(folder), tmp_path)
+
+
+def test_the_command_ends_in_a_file_or_in_a_sentence(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(OmegaConf.to_yaml(configuration(folder)), encoding="utf-8")
+    done = CliRunner().invoke(app, ["train", str(path), "-o", str(tmp_path / "run"), "steps=2"])
+    assert done.exit_code == 0, done.output
+    assert weights.load(tmp_path / "run" / "model.safetensors").cards[0].name == "mine"
+    wrong = CliRunner().invoke(app, ["train", str(path), "-o", str(tmp_path / "other"), "stepz=2"])
+    assert wrong.exit_code == 2
+    assert "the configuration is wrong at stepz" in wrong.output
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="device was cuda, and torch finds no GPU"):
+        train(configuration(folder, device="cuda"), tmp_path)
 
 
 def one_step(folder: Path, tmp_path: Path, name: str, **changes: Any) -> dict[str, Tensor]:
