@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..datasets import Prepared
 from ..evaluation import evaluate
 from ..evaluation.postprocess import Compared
-from ..models import Network
+from ..models import Network, answer
 from ..models.maps import activations, grad_cam
 from ..weights import load_network
 from .rows import said
@@ -49,7 +50,8 @@ def run(study: Study) -> str:
         _angles(study.folder / "fig6-angles.png", log, results)
     about = [
         f"fig6-maps.png: of {len(people)} people one clip each: the mean over channels of the last convolutions' maps "
-        "of Big (once) and of Small (the clip's middle frame), and each task's Grad-CAM on them.",
+        "of Big (once) and of Small (the clip's middle frame), and each task's Grad-CAM on them, that of the action unit "
+        "which is the likeliest.",
         "fig6-waves.png: what was predicted, and the reference, both filtered.",
         "Angles in degrees between the gradients of two tasks, of every layer that they share: mean ± deviation over "
         f"the steps (every {EVERY}th); below 90 they agree. The paper gives Fig. 6 as pictures only.",
@@ -80,10 +82,20 @@ def _looks(model: Network, recording: Prepared) -> dict[str, np.ndarray]:
     looks = {"the frame": recording.big[np.searchsorted(recording.big_frame, start[0])]}
     for branch, maps in activations(model, inputs).items():
         looks[f"{branch}: mean of channels"] = _middle(maps.mean(1))
-    for task in model.tasks:
-        for branch, cam in grad_cam(model, inputs, task).items():
-            looks[f"{branch}: Grad-CAM, {task}"] = _middle(cam)
+    for task, (unit, of) in _asked(model, inputs, recording).items():
+        for branch, cam in grad_cam(model, inputs, task, unit).items():
+            looks[f"{branch}: Grad-CAM, {of}"] = _middle(cam)
     return looks
+
+
+def _asked(model: Network, inputs: Mapping[str, Tensor], recording: Prepared) -> dict[str, tuple[int, str]]:
+    """Of each task the output that is asked about, and its name: of action units the likeliest one's."""
+    asked = {task: (0, task) for task in model.tasks}
+    if "au" in asked:
+        with torch.no_grad():
+            unit = int(answer(model, inputs)["au"].sum(0).argmax())
+        asked["au"] = (unit, recording.action_units[unit])
+    return asked
 
 
 def _middle(maps: Tensor) -> np.ndarray:

@@ -24,6 +24,8 @@ def run(study: Study) -> str:
         data = f"learnt from {of.data or 'simulated people'}, tested on {spec or 'simulated people less easy'}"
         title = f"Table 3: trained on one dataset, tested on {name}"
         texts.append(
-            report(study, f"table3-{name}", title, results, TABLE3.get(name, {}), (*HEART, *QUALITY), (), data)
+            report(
+                study, f"table3-{name}", title, results, TABLE3.get(tested[0].dataset, {}), (*HEART, *QUALITY), (), data
+            )
         )
     return "\n".join(texts)

@@ -117,7 +117,7 @@ def bars(path: Path, results: Results, paper: Mapping[str, Numbers], columns: Se
     """A picture: a panel a column, a bar a row, a dot a seed, a diamond for the paper's number."""
     shown = results.columns(columns)
     rows = list(results.rows)
-    figure = figure_of(max(1.0, 0.32 * len(rows)) + 1.1, 3.4 * len(shown) + 1.4)
+    figure = figure_of(max(1.0, 0.32 * len(rows)) + 1.1, 2.4 * len(shown) + 1.4)
     for axes, column in zip(figure.subplots(1, len(shown), sharey=True, squeeze=False)[0], shown, strict=True):
         for place, row in enumerate(rows):
             values = results.values(row, column)
@@ -128,6 +128,7 @@ def bars(path: Path, results: Results, paper: Mapping[str, Numbers], columns: Se
                 axes.plot(paper[row][column], place, "D", color=COLOURS[0], markersize=5, markerfacecolor="none")
         axes.set_title(column, fontsize=10, color=INK)
         axes.set_yticks(range(len(rows)), rows, fontsize=9)
+        axes.locator_params(axis="x", nbins=4)
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].invert_yaxis()
     figure.supxlabel(

@@ -37,7 +37,13 @@ TINY = {"bigsmall": {"big_size": 16}, "big": {"big_size": 16}, "small": {"small_
 
 
 def made(
-    folder: Path, subjects: str, *, trials: int = 1, units: tuple[str, ...] = ACTION_UNITS, known: bool = True
+    folder: Path,
+    subjects: str,
+    *,
+    trials: int = 1,
+    units: tuple[str, ...] = ACTION_UNITS,
+    known: bool = True,
+    dataset: str = "made",
 ) -> Path:
     """A prepared folder: a recording a subject (a letter) and trial, whose pulse and breath are in Small's colours."""
     folder.mkdir(parents=True)
@@ -57,7 +63,7 @@ def made(
             "respiration": np.append(np.diff(breath), 0).astype(np.float32), "respiration_wave": breath,
         }  # fmt: skip
         meta = {
-            "name": name, "subject": name[0], "dataset": "made", "fps": FPS, "convention": "exact", "crop": "face",
+            "name": name, "subject": name[0], "dataset": dataset, "fps": FPS, "convention": "exact", "crop": "face",
             "big_mean": 127.0, "big_std": 74.0,
         }  # fmt: skip
         if known:
@@ -282,7 +288,7 @@ EACH = {
     "crossval": ["rows=[bigsmall]"],
     "table1": ["rows=[small,bigsmall,bigsmall_tsm]", "seeds=[0,1]"],
     "table2": ["rows=[big,pos,chrom,bigsmall]", "aligned.prepared={data}"],
-    "table3": ["rows=[bigsmall,pos]", "tests.pure.prepared={other}"],
+    "table3": ["rows=[bigsmall,pos]", "tests.wild.prepared={other}"],
     "table4": ["rows=[bigsmall]", "tests.disfa.prepared={units}"],
     "transfer": ["finetune.epochs=1"],
     "fig5": ["segments=[3]"],
@@ -292,7 +298,7 @@ EXPECTED = {
     "crossval": {"bigsmall"},
     "table1": {"small", "bigsmall", "bigsmall_tsm"},
     "table2": {"bigsmall", "big", "pos", "chrom", "bigsmall, aligned", "big, aligned"},
-    "table3-pure": {"bigsmall", "pos"},
+    "table3-wild": {"bigsmall", "pos"},
     "table4": {"bigsmall"},
     "transfer": {"from nothing", "au first", "pulse first"},
     "fig5": {f"{name}, N = 3" for name in fig5.SHIFTS.values()},
@@ -302,7 +308,7 @@ EXPECTED = {
 
 @pytest.mark.parametrize("name", EACH)
 def test_each_protocol_writes_its_table_beside_the_papers(name: str, tiny: None, tmp_path: Path) -> None:
-    data, other = made(tmp_path / "data", "ABCD"), made(tmp_path / "other", "XY", known=False)
+    data, other = made(tmp_path / "data", "ABCD"), made(tmp_path / "other", "XY", known=False, dataset="pure")
     units = made(tmp_path / "units", "PQ", units=("AU01", "AU09")) if name == "table4" else other
     asked = [text.format(data=data, other=other, units=units) for text in EACH[name]]
     out = tmp_path / "out"
@@ -314,7 +320,7 @@ def test_each_protocol_writes_its_table_beside_the_papers(name: str, tiny: None,
     ours = [line for line in lines if line["of"] == "ours"]
     assert {line["row"] for line in ours} == EXPECTED[stem]
     assert np.isfinite([float(line["value"]) for line in ours]).all()
-    printed = {"table1": "2.38", "table2": "57.90", "table3-pure": "1.97", "table4": "42.40", "crossval": "43.30"}.get(
+    printed = {"table1": "2.38", "table2": "57.90", "table3-wild": "1.97", "table4": "42.40", "crossval": "43.30"}.get(
         stem
     )
     if printed:
