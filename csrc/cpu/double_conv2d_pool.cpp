@@ -1,26 +1,12 @@
 // One block of the Big branch: conv3x3-ReLU-conv3x3-ReLU-average pool, depth-first; the packing of its weights.
+#include "double_conv2d_pool.h"
+
 #include "isa.h"
 #include "tensor.h"
 
 #include <cstdlib>
 #include <memory>
 #include <utility>
-
-namespace bk {
-
-constexpr int64_t kDirect = 4;  // up to so many input channels a first convolution is computed directly
-
-// One call, for the kernels.
-struct DoubleConv2dPool {
-  const float* x;
-  float* y;
-  Size4 x_stride, y_stride;
-  int64_t in, mid, out, height, width, pool;
-  const float *filter1, *filter2;  // packed
-  const float *bias1, *bias2;      // a multiple of 16 long
-};
-
-}  // namespace bk
 
 #define BK_KERNEL "double_conv2d_pool_kernel.h"
 #include "each_isa.h"
