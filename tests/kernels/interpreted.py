@@ -277,6 +277,19 @@ def test_gradients_of_many_parts_are_added_in_one_order(launched: list[str]) -> 
     assert all(map(torch.equal, first, second))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float16, marks=full)])
+def test_backward_ops_without_a_kernel_run_over_those_of_the_layers(dtype: torch.dtype, launched: list[str]) -> None:
+    (w1, w2), (b1, b2) = parameters(dtype, 3, 4, 2)
+    x = torch.randn(3, 3, 4, 4).to(dtype)
+    trunk = (x, [w1, w2], [b1, b2], 3, 3, True, "tanh", True)
+    agree("wtsm_conv2d_stack_backward", dtype, torch.randn(3, 2, 4, 4).to(dtype), *trunk)
+    block = (x, w1, b1, w2, b2, 2, [True] * 5)
+    agree("double_conv2d_pool_backward", dtype, torch.randn(3, 2, 2, 2).to(dtype), *block)
+    layers = [name for name in launched if name != "_wtsm"]
+    assert set(layers) == {"conv", "_weight_gradient"}
+    assert layers.count("_weight_gradient") == 4
+
+
 # --- derivatives, compile and export, as of every op ------------------------------------------------------------------
 
 test_float32_gradients = test_every_op.test_float32_gradients_are_the_references
