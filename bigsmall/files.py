@@ -17,6 +17,14 @@ def beside(path: str | os.PathLike[str], suffix: str = ".part") -> Path:
     return path.with_name(f".{path.stem}.{os.getpid()}.{next(_numbers)}{suffix}")
 
 
+def sweep(folder: Path) -> None:
+    """Remove what processes that are no more have left unfinished in `folder`."""
+    for path in folder.glob(".*.part"):
+        number = path.name.split(".")[-3]
+        if number.isdecimal() and not Path(f"/proc/{number}").exists():
+            path.unlink(missing_ok=True)
+
+
 @contextmanager
 def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A path beside `path` to write to; renamed to it at the end, removed if anything fails before."""

@@ -143,7 +143,10 @@ class Prepared:
         with open(self.path, "rb") as file:
             size = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(size))
-        raw = np.memmap(self.path, np.uint8, "r")
+        # A mapping without a descriptor of its own: datasets have more files than a process may keep open.
+        count = self.path.stat().st_size
+        raw = torch.from_file(str(self.path), shared=False, size=count, dtype=torch.uint8).numpy()
+        raw.flags.writeable = False
         kinds = {kind: np.dtype(name) for name, kind in KINDS.items()}
         self.meta: dict[str, Any] = json.loads(header.pop("__metadata__")["recording"])
         self._arrays = {}

@@ -13,7 +13,8 @@ import json
 import os
 import re
 import signal
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -21,11 +22,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from ..files import whole
+from ..files import sweep, whole
+from ..threads import one_thread
 from .folds import in_fold
 from .prepared import Prepared, write_prepared
 
@@ -90,7 +91,8 @@ def prepare(
     """Prepare what `folder` does not hold yet.
 
     Args:
-        spec: `{"dataset": NAME, "root": PATH, ...}` with the options of the dataset.
+        spec: `{"dataset": NAME, "root": PATH, ...}` with the options of the dataset. `skip`: names of recordings that
+            are to be left out, such as those whose files are damaged; they are listed as that.
         folder: gets a .safetensors for each recording, journal.jsonl and manifest.json.
         workers: processes; None: one for each core.
         verify: read what is there and compare it with its checksum, instead of its size alone; what differs is made
@@ -104,16 +106,24 @@ def prepare(
         ValueError: a wrong specification, or a folder that holds something else.
     """
     folder, wanted = Path(folder), json.loads(json.dumps(dict(spec)))
+    left_out = set(wanted.pop("skip", []))
     written = folder / "spec.json"
     if written.exists() and (before := json.loads(written.read_text(encoding="utf-8"))) != wanted:
         differing = sorted(key for key in {*before, *wanted} if before.get(key) != wanted.get(key))
         raise ValueError(f"folder: {folder} was prepared with another {', '.join(differing)}; take another folder")
     found = jobs(wanted)
+    if unknown := left_out - {job.name for job in found}:
+        raise ValueError(f"skip: no recording is called {', '.join(sorted(unknown))}")
     folder.mkdir(parents=True, exist_ok=True)
+    sweep(folder)
     with whole(written) as aside:
         aside.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
     journal = folder / "journal.jsonl"
     entries = {entry["name"]: entry for entry in _read(journal) if _there(folder, entry, verify)}
+    for job in found:
+        if job.name in left_out:
+            entry = {"name": job.name, "subject": job.subject, "status": "skipped", "reason": "left out as asked for"}
+            entries[job.name] = entry
     todo = [job for job in found if job.name not in entries]
     _run(todo, folder, workers, entries, len(found))
     listed = [entries[job.name] for job in found]
@@ -132,15 +142,13 @@ def prepare(
 def _run(todo: Sequence[Job], folder: Path, workers: int | None, entries: dict[str, Entry], total: int) -> None:
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress, open(folder / "journal.jsonl", "a") as journal:
+        if journal.tell():
+            journal.write("\n")  # a line that a kill has cut short ends here
         bar = progress.add_task("preparing", completed=total - len(todo), total=total)
         if not todo:
             return
-        count = min(workers or os.cpu_count() or 1, len(todo))
-        # An interrupt is this process's affair: the others end what they are at.
-        pool = ProcessPoolExecutor(count, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
         try:
-            for made in as_completed([pool.submit(_make, job, folder) for job in todo]):
-                entry = made.result()
+            for entry in _made(todo, folder, min(workers or os.cpu_count() or 1, len(todo))):
                 entries[entry["name"]] = entry
                 journal.write(json.dumps(entry) + "\n")
                 journal.flush()
@@ -150,21 +158,36 @@ def _run(todo: Sequence[Job], folder: Path, workers: int | None, entries: dict[s
             raise PrepareError(
                 f"a process was killed, perhaps for memory; {left} recordings are left: call again, with fewer workers"
             ) from None
-        finally:
-            pool.shutdown(cancel_futures=True)
+
+
+def _made(todo: Sequence[Job], folder: Path, workers: int) -> Iterator[Entry]:
+    """In the order in which they end; one worker is this process."""
+    if workers == 1:
+        yield from (_make(job, folder) for job in todo)
+        return
+    # An interrupt is this process's affair: the others end what they are at.
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
+    try:
+        for made in as_completed([pool.submit(_make, job, folder) for job in todo]):
+            yield made.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _make(job: Job, folder: Path) -> Entry:
-    torch.set_num_threads(1)
     entry: Entry = {"name": job.name, "subject": job.subject}
+    path, usual = folder / f"{job.name}.safetensors", tempfile.tempdir
+    tempfile.tempdir = str(folder)  # where there is room for pictures; the usual folder may be in memory
     try:
-        arrays, meta = job.make()
-        path = folder / f"{job.name}.safetensors"
-        write_prepared(path, arrays, {**meta, "name": job.name, "subject": job.subject})
+        with one_thread():
+            arrays, meta = job.make()
+            write_prepared(path, arrays, {**meta, "name": job.name, "subject": job.subject})
     except Skip as reason:
         return {**entry, "status": "skipped", "reason": str(reason)}
     except Exception as error:
         return {**entry, "status": "failed", "reason": f"{type(error).__name__}: {error}"}
+    finally:
+        tempfile.tempdir = usual
     kept = {"file": path.name, "bytes": path.stat().st_size, "sha256": _checksum(path)}
     return {**entry, "status": "done", **kept, "frames": len(arrays["timestamps"]), "notes": meta.get("notes", [])}
 
@@ -210,14 +233,21 @@ def open_prepared(
         fold: only one part of a subject-exclusive fold: `{index: 0, of: 3, part: train | test, seed: 0}`.
 
     Raises:
-        ValueError: no prepared folder, one whose preparation has not ended or whose files are gone, unknown subjects.
+        ValueError: no prepared folder, one whose preparation has not ended or has failed for some, or whose files are
+            gone; unknown subjects.
     """
     folder = Path(folder)
     manifest = folder / "manifest.json"
     if not manifest.is_file():
         raise ValueError(f"folder: {folder} has no manifest.json, expected what `bigsmall prepare` made to its end")
-    entries = [e for e in json.loads(manifest.read_text(encoding="utf-8"))["recordings"] if e["status"] == "done"]
-    every = {entry["subject"] for entry in entries}
+    listed = json.loads(manifest.read_text(encoding="utf-8"))["recordings"]
+    if failed := [entry["name"] for entry in listed if entry["status"] == "failed"]:
+        raise ValueError(
+            f"folder: {len(failed)} of {len(listed)} recordings of {folder} failed, {failed[0]} the first; prepare it "
+            f"again, or leave them out with skip=[{','.join(failed[:3])}{', ...' * (len(failed) > 3)}]"
+        )
+    every = {entry["subject"] for entry in listed}  # also of what was skipped: folds are the same without it
+    entries = [entry for entry in listed if entry["status"] == "done"]
     wanted = every if fold is None else in_fold(sorted(every), fold)
     if subjects is not None:
         if isinstance(subjects, (str, os.PathLike)):

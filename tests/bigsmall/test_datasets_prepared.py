@@ -49,6 +49,7 @@ def test_what_was_written_is_mapped(recording):
     for name, array in made().items():
         np.testing.assert_array_equal(getattr(recording, name), array)
         assert not getattr(recording, name).flags.owndata
+        assert not getattr(recording, name).flags.writeable
     assert (recording.name, recording.subject, recording.fps, len(recording)) == ("a", "s", 30.0, 20)
     assert recording.action_units == ("AU01", "AU12")
     with pytest.raises(AttributeError, match="no 'frames_72'"):
@@ -74,6 +75,17 @@ def test_a_recording_larger_than_memory_is_written(tmp_path):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < big.nbytes / 3
+
+
+def test_more_files_than_a_process_may_keep_open(recording):
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    try:
+        several = [Prepared(recording.path) for _ in range(200)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert all(other.bvp[3] == recording.bvp[3] for other in several)
 
 
 @pytest.mark.parametrize(
@@ -283,6 +295,12 @@ def test_every_recording_ends_in_the_manifest(tmp_path, monkeypatch):
     entries = json.loads((tmp_path / "out" / "manifest.json").read_text())["recordings"]
     assert [entry["status"] for entry in entries] == ["done", "failed", "skipped", "done"]
     assert entries[2]["reason"] == "known to be of no use"
+    with pytest.raises(ValueError, match=r"1 of 4 recordings .* failed, 1 the first; .*skip=\[1\]"):
+        open_prepared(tmp_path / "out")  # nobody works with a part without knowing
+    prepare({"dataset": "made", "skip": ["1"]}, tmp_path / "out")
+    assert [r.path.stem for r in open_prepared(tmp_path / "out")] == ["0", "3"]
+    with pytest.raises(ValueError, match="skip: no recording is called 7"):
+        prepare({"dataset": "made", "skip": ["7"]}, tmp_path / "out")
     sick.unlink()  # what failed is tried again, and only that
     before = (tmp_path / "out" / "0.safetensors").stat().st_mtime_ns
     prepare({"dataset": "made"}, tmp_path / "out", workers=1)
@@ -306,11 +324,16 @@ def test_an_interrupted_run_is_taken_up(tmp_path, monkeypatch):
     journal = (folder / "journal.jsonl").read_text()
     (folder / "journal.jsonl").write_text(journal[: journal.rindex("{") + 9])  # as a kill leaves it
     (folder / "manifest.json").unlink()
+    (folder / ".2.99999999.0.part").write_bytes(b"cut short")
     with pytest.raises(ValueError, match="no manifest"):
         open_prepared(folder)
     prepare({"dataset": "made"}, folder, workers=1)
     assert contents(folder) == before
     assert len(open_prepared(folder)) == 4
+    assert not list(folder.glob(".*"))
+    stamps = [path.stat().st_mtime_ns for path in sorted(folder.glob("*.safetensors"))]
+    prepare({"dataset": "made"}, folder, workers=1)
+    assert [path.stat().st_mtime_ns for path in sorted(folder.glob("*.safetensors"))] == stamps
 
 
 def test_a_changed_file_is_found_by_its_checksum(tmp_path, monkeypatch):
