@@ -32,6 +32,10 @@ def evaluate(
     window: Annotated[
         float | None, typer.Option(help="Seconds: rates of windows that follow one another, not of whole videos.")
     ] = None,
+    fold: Annotated[
+        str | None, typer.Option(metavar="INDEX/OF", help="Only the subjects that this fold is tested on, as in 0/3.")
+    ] = None,
+    subjects: Annotated[Path | None, typer.Option(help="Only the subjects of this text file.")] = None,
     task: Annotated[
         list[str] | None, typer.Option(help="au, pulse or respiration; given again, more. All by default.")
     ] = None,
@@ -42,7 +46,8 @@ def evaluate(
         from bigsmall.datasets import open_prepared
 
         if prepared:
-            recordings = [recording for folder in prepared for recording in open_prepared(folder)]
+            part = None if fold is None else _fold(fold)
+            recordings = [r for folder in prepared for r in open_prepared(folder, subjects=subjects, fold=part)]
             found = evaluation.evaluate(
                 weights, recordings, tasks=task, convention=convention, window=window, output=output, progress=tell
             )
@@ -55,6 +60,13 @@ def evaluate(
             found.save(output)
     _show(found)
     out.print(f"written: {escape(str(output / 'report.md'))} and what goes with it", soft_wrap=True)
+
+
+def _fold(text: str) -> dict[str, int | str]:
+    index, _, of = text.partition("/")
+    if not (index.isdecimal() and of.isdecimal()):
+        raise ValueError(f"--fold was {text!r}, expected INDEX/OF, as in 0/3")
+    return {"index": int(index), "of": int(of), "part": "test"}
 
 
 def _show(found: Evaluation) -> None:

@@ -266,6 +266,16 @@ def test_the_command_evaluates_and_scores_again(prepared, tmp_path):
     assert {path.name for path in again.iterdir()} == WRITTEN - {"au.csv"}
 
 
+def test_a_fold_is_tested_on_its_own_subjects(prepared, tmp_path):
+    for index in (0, 1):
+        out = tmp_path / str(index)
+        chosen = ["--fold", f"{index}/2", "--task", "pulse"]
+        result = CliRunner().invoke(app, ["evaluate", "default", str(prepared), "-o", str(out), *chosen])
+        assert result.exit_code == 0, result.output
+        tested = open_prepared(prepared, fold={"index": index, "of": 2, "part": "test"})
+        assert [p.stem for p in out.rglob("predictions/*/*.safetensors")] == [r.name for r in tested]
+
+
 def test_the_same_numbers_with_and_without_files(prepared, tmp_path):
     recordings = open_prepared(prepared)
     kept = evaluate("default", recordings, output=tmp_path, convention="bigsmall")
@@ -284,6 +294,8 @@ def test_the_same_numbers_with_and_without_files(prepared, tmp_path):
         (["default", "."], "manifest.json"),
         (["nothing", "prepared"], "no weights at"),
         (["default", "prepared", "--convention", "theirs"], "expected one of ours, toolbox"),
+        (["default", "prepared", "--fold", "first"], "--fold was 'first', expected INDEX/OF"),
+        (["default", "prepared", "--fold", "0/3"], "expected 2 to the number of subjects, 2"),
     ],
 )
 def test_usage_is_told_in_a_sentence(prepared, tmp_path, monkeypatch, arguments, message):
