@@ -50,8 +50,8 @@ def run(study: Study) -> str:
         _angles(study.folder / "fig6-angles.png", log, results)
     about = [
         f"fig6-maps.png: of {len(people)} people one clip each: the mean over channels of the last convolutions' maps "
-        "of Big (once) and of Small (the clip's middle frame), and each task's Grad-CAM on them, that of the action unit "
-        "which is the likeliest.",
+        "of Big (once) and of Small (the clip's middle frame), and each task's Grad-CAM on them (of the likeliest "
+        "action unit, for au).",
         "fig6-waves.png: what was predicted, and the reference, both filtered.",
         "Angles in degrees between the gradients of two tasks, of every layer that they share: mean ± deviation over "
         f"the steps (every {EVERY}th); below 90 they agree. The paper gives Fig. 6 as pictures only.",
