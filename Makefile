@@ -1,4 +1,4 @@
-# make demo | test | lint | sanitize | bench | trust | clean. Each first makes .venv, with pinned versions and the extension, where it is not.
+# make demo | test | lint | sanitize | bench | instructions | trust | clean. Each first makes .venv, with pinned versions and the extension, where it is not.
 # PYTHON names the interpreter that .venv is made with.
 
 PYTHON ?= python3
@@ -12,7 +12,7 @@ RESULTS := bench/results/cpu.json
 WATCHED := -fsanitize=address,undefined
 OPS := wtsm wtsm_conv2d double_conv2d_pool normalize bigsmall_inputs every_op instruction_sets
 
-.PHONY: demo test lint sanitize bench trust clean
+.PHONY: demo test lint sanitize bench instructions trust clean
 
 define COMPARE
 import json, pandas
@@ -51,6 +51,10 @@ bench: $(INSTALLED) $(PEERS)
 	python -m pytest bench/ --benchmark-json=$(RESULTS)
 	python bench/report.py $(RESULTS)
 	python bench/pipeline.py -o bench/results/pipeline
+
+# instruction counts beside the last ones committed: for a noisy machine (needs valgrind; some minutes)
+instructions: $(INSTALLED)
+	python bench/instructions.py $(addprefix --against ,$(wildcard bench/results/instructions.json))
 
 # how far the rates can be trusted: simulates and measures 380 videos into trust/, and resumes there
 trust: $(INSTALLED)
