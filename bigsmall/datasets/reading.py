@@ -48,6 +48,9 @@ def read(recording: Recording, dataset: str, settings: Settings) -> tuple[dict[s
         arrays[name] = (pictures.differences(of) if target else pictures.rows(of)).astype(np.float32)
     if labels.au is not None:
         arrays["au"] = pictures.rows(_units(labels, seen))
+    unknown = {name for name in WAVES if np.isnan(arrays[name]).all()}
+    unknown |= {"au"} if "au" in arrays and (arrays["au"] == UNKNOWN).all() else set()
+    arrays = {name: array for name, array in arrays.items() if name not in unknown}  # what is there tells something
     scale = 255.0 if settings.convention == "bigsmall" else 1.0  # whose pixels go from 0 to 1
     meta = {
         "dataset": dataset,

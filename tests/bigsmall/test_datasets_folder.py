@@ -38,6 +38,9 @@ def test_prepare_makes_of_an_index_what_training_reads(people, tmp_path):
     assert result.exit_code == 1  # something failed, and is named
     assert "failed: lost: VideoError" in result.output.replace("\n", "")
     assert "2 prepared, 0 skipped, 1 failed" in result.output
+    result = CliRunner().invoke(app, [*called, "skip=[lost]"])
+    assert result.exit_code == 0
+    assert "2 prepared, 1 skipped, 0 failed" in result.output
 
     first, second = open_prepared(tmp_path / "out")
     truth = np.genfromtxt(people / "p0.csv", delimiter=",", names=True)
