@@ -182,9 +182,9 @@ def _what(model: nn.Module, x: fx.Node, y: fx.Node, region: list[fx.Node]) -> Sh
         copies[node] = graph.node_copy(node, lambda n: copies[n])
     graph.output(copies[y])
     generator = torch.Generator().manual_seed(0)
-    pairs: list[tuple[Tensor, Tensor]] = []
+    candidates: list[Shift] | None = None
     for frames in (shape[0], 2 * shape[0]):
-        values = torch.randn(frames, *shape[1:], generator=generator).to(device, dtype)
+        values = (torch.randn(frames, *shape[1:], generator=generator) * 100).to(device, dtype)
         given = values.clone()
         try:
             result = fx.Interpreter(model, graph=graph).run(given)
@@ -192,14 +192,20 @@ def _what(model: nn.Module, x: fx.Node, y: fx.Node, region: list[fx.Node]) -> Sh
             return None
         if not isinstance(result, Tensor) or result.shape != values.shape or not torch.equal(given, values):
             return None
-        pairs.append((values, result))
-    return next((s for s in _candidates(*shape[:2]) if all(_does(s, *pair) for pair in pairs)), None)
+        tried = _candidates(values, result) if candidates is None else candidates
+        candidates = [shift for shift in tried if _does(shift, values, result)]
+        if not candidates:
+            return None
+    return candidates[0] if candidates else None
 
 
-def _candidates(frames: int, channels: int) -> Iterator[Shift]:
+def _candidates(x: Tensor, y: Tensor) -> Iterator[Shift]:
+    """The shifts that move as many channels as differ in a pixel."""
+    frames, channels = x.shape[:2]
+    moved = int((x[:, :, 0, 0] != y[:, :, 0, 0]).any(0).sum())
     for fold in sorted({channels // d for d in range(1, channels + 1)}):
         for n_segment in range(2, frames + 1):
-            if frames % n_segment == 0:
+            if min(2 * fold, channels) == moved and frames % n_segment == 0:
                 for wrap in (True, False):
                     yield Shift(n_segment, range(channels // (fold + 1) + 1, channels // fold + 1), wrap)
 
