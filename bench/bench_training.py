@@ -23,7 +23,7 @@ from bigsmall.datasets import Clips, open_prepared, write_prepared
 from bigsmall.training import config as configurations
 from bigsmall.training.batches import Batch, Batches
 from bigsmall.training.distributed import Group
-from bigsmall.training.loop import Step, Work
+from bigsmall.training.loop import Step, Work, make_optimizer
 from bigsmall.training.network import start
 from bigsmall.training.records import Records
 
@@ -66,7 +66,7 @@ def _loop(config: configurations.Config, batches: Batches, model: models.Network
     work = Work(model, models.TASKS, batches, torch.ones(12), None, None)
     parameters = list(model.parameters())
     step = Step(config, work, Group(0, 1, torch.device("cpu")), parameters)
-    optimizer, records = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0), Records(None, {}, 0, False)
+    optimizer, records = make_optimizer(config, parameters), Records(None, {}, 0, False)
     ahead: Iterator[tuple[int, list[Batch]]] = enumerate(batches.from_step(0, 0, 1, 2))
 
     def call() -> list[Tensor]:

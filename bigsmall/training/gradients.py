@@ -28,9 +28,11 @@ class Gradients:
         for row, value in zip(self._all, objectives, strict=True):
             last = value is objectives[-1]
             found = torch.autograd.grad(value, self.parameters, retain_graph=not last, allow_unused=True)
-            each = zip(self.parameters, found, strict=True)
-            flat = (p.new_zeros(p.numel()) if g is None else g.flatten() for p, g in each)
-            row += torch.cat((*flat, row.new_tensor([g is not None for g in found])))
+            *flat, reached = row.split([*self.sizes, len(found)])
+            for there, gradient in zip(flat, found, strict=True):
+                if gradient is not None:
+                    there += gradient.flatten()
+            reached += reached.new_tensor([gradient is not None for gradient in found])
 
     def gather(self, group: Group) -> None:
         """Sum over the processes."""

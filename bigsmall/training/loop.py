@@ -69,7 +69,7 @@ def fit(config: Config, work: Work, folder: Path, group: Group, kept: Kept, told
     """
     model, batches = work.model.to(group.device), work.batches
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = _optimizer(config, parameters)
+    optimizer = make_optimizer(config, parameters)
     state = group.tell(checkpoint.read(folder) if group.first else None) or {"step": 0, "records": {}, "kept": []}
     if state["step"]:
         model.load_state_dict(state["model"])
@@ -139,7 +139,10 @@ class Step:
         if shown:
             _show_angles(self.work, gradients, step, records)
         rng = np.random.default_rng((config.seed, step, 2))
-        total = project(gradients.rows, gradients.shared, rng) if config.pcgrad and apart else gradients.rows.sum(0)
+        rows = gradients.rows
+        total = rows[0] if len(rows) == 1 else rows.sum(0)
+        if config.pcgrad and apart:
+            total = project(rows, gradients.shared, rng)
         norm = total.norm()
         now = dict(zip(tasks, values.tolist(), strict=True))
         if not math.isfinite(sum(now.values()) + norm.item()):
@@ -179,13 +182,14 @@ def validate(config: Config, work: Work, group: Group) -> Losses:
     return found
 
 
-def _optimizer(config: Config, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+def make_optimizer(config: Config, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    """The configuration's optimizer of some parameters."""
     if config.optimizer == "sgd":
         momentum = config.momentum
         return torch.optim.SGD(
             parameters, config.learning_rate, momentum, weight_decay=config.weight_decay, nesterov=momentum > 0
         )
-    return torch.optim.AdamW(parameters, config.learning_rate, weight_decay=config.weight_decay)
+    return torch.optim.AdamW(parameters, config.learning_rate, weight_decay=config.weight_decay, fused=True)
 
 
 def _counts(tasks: Sequence[str], parts: Sequence[Batch], group: Group) -> dict[str, Tensor]:
