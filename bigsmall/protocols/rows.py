@@ -67,6 +67,8 @@ def measure(
             for peer in peers:
                 if peer in summary:
                     results.add(peer, first, numbers({key: summary[key] for key in (peer, f"{peer}_column")}, peer))
+    if any(peer not in results.rows for peer in peers):
+        study.notes["POS and CHROM are measured where the data hold a picture of every frame (`frames`)."] = None
     for row in rows:
         cost = models.describe(row.networks[0]["name"], **row.networks[0]["options"])
         results.add(row.name, first, {"MFLOPs": cost.flops_per_frame / 1e6, "M parameters": cost.parameters / 1e6})

@@ -226,7 +226,9 @@ def test_tasks_and_units_are_those_of_the_data(tmp_path: Path) -> None:
     )
 
 
-def test_folds_are_scored_together_and_runs_done_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folds_are_scored_together_and_runs_done_once(
+    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = made(tmp_path / "data", "ABCD")
     of = a_study(tmp_path / "out", f"data.prepared={folder}")
     row = Row("small", tuple(network("small", small_size=1, task=task) for task in ("pulse", "respiration")))
@@ -291,7 +293,7 @@ EACH = {
     "table3": ["rows=[bigsmall,pos]", "tests.wild.prepared={other}"],
     "table4": ["rows=[bigsmall]", "tests.disfa.prepared={units}"],
     "transfer": ["finetune.epochs=1"],
-    "fig5": ["segments=[3]"],
+    "fig5": ["segments=[3]", "tests.wild.prepared={other}"],
     "fig6": [],
 }
 EXPECTED = {
