@@ -316,9 +316,14 @@ def _std(x: Tensor) -> Tensor:
     return (y - y.detach().flatten()[:1].sum()).var(correction=0).sqrt()
 
 
+def _filled(value: float, like: Tensor, dtype: torch.dtype) -> Tensor:
+    """A number on a device; a copy of it from the host would be waited for."""
+    return torch.full((), value, dtype=dtype, device=like.device)
+
+
 def _divide(x: Tensor, std: Tensor | float) -> Tensor:
     """x / std, and zeros for a zero std (FACTS 3.2: a constant video gives zeros); NaN propagates."""
-    std = torch.as_tensor(std, dtype=torch.float64, device=x.device)
+    std = std if isinstance(std, Tensor) else _filled(std, x, torch.float64)
     scale = torch.where(std == 0, 0.0, 1.0 / torch.where(std == 0, 1.0, std))
     return (x * scale).to(x.dtype)
 
@@ -347,7 +352,7 @@ def standardize(frames: Tensor, mean: float | None, std: float | None) -> Tensor
 def _normalized_backward(grad: Tensor, x: Tensor, centred: bool, mean: float, std: float | None) -> Tensor:
     """VJP of (x - m) / s for float64 x; m and s are the data's own, or constants."""
     own = _std(x)
-    s = own if std is None else torch.as_tensor(std, dtype=x.dtype, device=x.device)
+    s = own if std is None else _filled(std, x, x.dtype)
     safe = torch.where(s == 0, 1.0, s)
     result = grad
     if centred:

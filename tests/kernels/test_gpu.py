@@ -1,6 +1,6 @@
 """Every kernel on a GPU against the reference in float64 on the CPU, and what only a GPU has: graphs, streams, size.
 
-Without a GPU the bodies run on the CPU by the reference (gpu.py), and what is left out says so.
+Without a GPU the bodies run on the CPU by the reference (gpu_places.py), and what is left out says so.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 pytest.importorskip("triton", reason="Triton is not installed")
 
 import test_every_op
-from gpu import ARGUMENTS, CPU, Place, arguments, on_gpu, places
+from gpu_places import ARGUMENTS, CPU, Place, arguments, on_gpu, places
 from interpreted import double
 from kernel_helpers import LOW_PRECISION, error
 from test_bigsmall_inputs import PIXELS, boxes, video
@@ -67,7 +67,7 @@ def test_numbers(op: str, dtype: torch.dtype, place: Place) -> None:
             elif y.dtype in LOW_PRECISION:
                 assert error(y, y64) <= max(2 * error(like, y64), 2 * torch.finfo(y.dtype).eps)
             else:
-                assert error(y, y64) <= (1e-12 if y.dtype == torch.float64 else FLOAT32)
+                assert error(y, y64) <= (1e-10 if y.dtype == torch.float64 else FLOAT32)
 
 
 @pytest.mark.parametrize("pixels", PIXELS)
