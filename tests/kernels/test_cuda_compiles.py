@@ -11,8 +11,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-# Bytes a thread that a kernel may keep in memory, and why.
-SPILLS = {"resize_frames": (16, "around the subroutine of a float64 division, where a box changes")}
+# Bytes a thread that a kernel may keep in memory, on which architecture ("": on any), and why.
+ONE_MORE = "the assembler gives up two to four registers (of 40, 96, 128 or 168) for one more block at a time"
+SPILLS = {
+    ("resize_frames", ""): (16, "around the subroutine of a float64 division, where a box changes"),
+    ("scale_values", "sm_89"): (16, f"of frames that are not aligned: {ONE_MORE}"),
+    ("convolve", "sm_100"): (16, ONE_MORE),
+}
 OPS = ("wtsm", "wtsm_backward", "wtsm_conv2d", "diff_normalize", "standardize", "bigsmall_inputs")
 
 BUILD = """
@@ -52,7 +57,8 @@ def spilling(said: str) -> list[str]:
         if entry := re.search(r"Compiling entry function '(\S+)' for '(\S+)'", line):
             kernel = f"{entry[1]} for {entry[2]}"
         elif spill := re.search(r"(\d+) bytes spill stores", line):
-            allowed = max((most for name, (most, _) in SPILLS.items() if name in kernel), default=0)
+            known = [most for (name, where), (most, _) in SPILLS.items() if name in kernel and kernel.endswith(where)]
+            allowed = max(known, default=0)
             if int(spill[1]) > allowed:
                 found.append(f"{kernel}: {spill[0]}")
     return found
@@ -67,5 +73,6 @@ def test_hopper_and_the_dispatcher(tmp_path: Path) -> None:
 
 
 @pytest.mark.full
-def test_ampere(tmp_path: Path) -> None:
-    assert not spilling(build("8.0", tmp_path)[1])
+@pytest.mark.parametrize("architecture", ["8.0", "8.9", "10.0"])
+def test_other_architectures(architecture: str, tmp_path: Path) -> None:
+    assert not spilling(build(architecture, tmp_path)[1])
