@@ -132,7 +132,7 @@ def measured(isa: str, folder: Path, requests: Path) -> Iterator[dict[str, Any]]
             names: Counter[str] = Counter()
             for function, count in functions.items():
                 names[short(function)] += count
-            hot = {name: round(count / ours, 3) for name, count in names.most_common(NAMED)}
+            hot = {name: round(count / ours, 3) for name, count in names.most_common(NAMED) if 100 * count > ours}
             row = {"op": what[0], "clips": what[1], "isa": isa}
             yield row | {"library": ours, "everything": everything, "functions": hot}
 
