@@ -133,7 +133,7 @@ def _units(found: Evaluation) -> list[str]:
         "\n".join(_markdown(["unit", "F1", "precision", "accuracy", "shown", "frames"], rows)),
         "Per cent. A probability of 0.5 and more counts as found; frames of all videos are pooled, those without a "
         f"label left out. The means of F1 and precision are over the {scores['mean']['units']} units that are shown at "
-        "all (one that never is has none, one that is shown and never found has 0), that of accuracy is over all units.",
+        "all (one that never is has none, one that is shown and never found has 0), that of accuracy is over all.",
     ]
 
 
