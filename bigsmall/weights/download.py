@@ -122,7 +122,8 @@ def _fetch(released: Released, part: Path, tell: Callable[[int], None], timeout:
     with urlopen(request, timeout=timeout) as response:
         resumed = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
         have = have if resumed else 0
-        promised = have + int(response.headers.get("Content-Length") or released.size)
+        length = response.headers.get("Content-Length")  # of this answer, which may be the rest only
+        promised = have + int(length) if length else released.size
         with part.open("ab" if resumed else "wb") as file:
             while have <= released.size and (block := response.read(_BLOCK)):
                 file.write(block)

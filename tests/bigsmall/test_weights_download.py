@@ -22,12 +22,14 @@ from bigsmall.weights import RELEASED, download
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `files`; of each answer only the first `limit` bytes; `asked` are the paths and ranges in order."""
+    """Serves `files`; of each answer only the first `limit` bytes, and whether it says how many they should be;
+    `asked` are the paths and ranges in order."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.files: dict[str, bytes] = {}
         self.limit: int | None = None
+        self.says_length = True
         self.asked: list[tuple[str, str]] = []
 
     @property
@@ -46,7 +48,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         start = int(self.headers.get("Range", "bytes=0-")[6:-1])
         self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(data) - start))
+        if self.server.says_length:
+            self.send_header("Content-Length", str(len(data) - start))
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
         self.end_headers()
@@ -127,6 +130,17 @@ def test_what_broke_off_is_taken_up(name: str, cache: Path, server: Server) -> N
     assert download(name).read_bytes() == CONTENT
     assert [asked for _, asked in server.asked] == ["", "bytes=100000-"]
     assert files(cache) == ["mine.pth"]
+
+
+def test_answers_that_do_not_say_their_length(name: str, cache: Path, server: Server) -> None:
+    server.says_length, server.limit = False, 100_000
+    with pytest.raises(OSError, match=r"broke off after 100,000 of 256,000"):
+        download(name)
+    server.limit = None
+    assert download(name).read_bytes() == CONTENT  # the rest, taken up
+    (cache / "mine.pth").unlink()
+    assert download(name).read_bytes() == CONTENT
+    assert [asked for _, asked in server.asked] == ["", "bytes=100000-", ""]
 
 
 def test_a_damaged_file_is_fetched_again(name: str, cache: Path, server: Server) -> None:
