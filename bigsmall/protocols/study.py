@@ -16,15 +16,17 @@ from .. import models
 from ..datasets import Prepared, folds, open_prepared, prepare
 from ..datasets.prepared import TARGETS
 from ..evaluation import Prediction, evaluate, load_predictions, score
-from ..models import BigSmall, Network
+from ..models import Network
 from ..training import config as recipes
 from ..training import train
+from ..training.network import separate
 from ..weights import ACTION_UNITS, load
 from .options import Options, simulated
 from .paper import BREATH, HEART, UNITS, Numbers
 
 SCORES = ("mae", "rmse", "mape", "pearson")  # of a rate, in the order of the tables' columns
 QUALITY = ("HR SNR", "HR MACC", "BR SNR", "BR MACC")  # dB, and correlation of the waves: not in the paper's tables
+CLIP = 3  # frames of the paper's clips
 Spec = dict[str, Any]
 Summary = dict[str, dict[str, Any]]
 
@@ -57,11 +59,13 @@ class Study:
     Attributes:
         folder, options: as given.
         notes: sentences for the report, as they come up.
+        seen: how many frames of a step each network learnt from, likewise.
     """
 
     def __init__(self, folder: Path, options: Options) -> None:
         self.folder, self.options = folder, options
         self.notes: dict[str, None] = {}
+        self.seen: dict[str, None] = {}
         self.simulated = simulated(options.simulator)
         self._console = Console(stderr=True)
 
@@ -130,8 +134,7 @@ class Study:
         known = {task for task, array in TARGETS.items() if any(array in r.arrays for r in recordings)}
         units = next((r.action_units for r in recordings if r.action_units), ())
         model, recipe = built(of), self.recipe(second)
-        if not isinstance(model, BigSmall) and (clips := recipe.pop("clips", 1)) > 1 and "big" not in model.reads:
-            recipe["batch"] *= clips  # as many of the cheap clips as the others see beside each Big frame
+        self._as_many_frames(of["name"], model, recipe, recordings)
         if "au" in model.tasks and units and units != ACTION_UNITS:
             of = _with_units(of, units)
             recipe["pos_weight"] = "auto"  # the paper's are of its own units
@@ -141,6 +144,26 @@ class Study:
         }  # fmt: skip
         self.tell(f"training {run}")
         return train(config, self.folder / "runs" / run)
+
+    def _as_many_frames(self, name: str, model: Network, recipe: Spec, recordings: Sequence[Prepared]) -> None:
+        """Change a recipe for clips of three frames, so that a step of any network learns from as many.
+
+        Single frames come in clips too, unless they have pictures too seldom. The further clips of Small are clips of
+        their own for a network that cannot have them beside one Big frame; they tell nothing of action units.
+        """
+        usual, clips, n = recipe.pop("frames", None) or CLIP, recipe.pop("clips", 1), model.n_segment
+        if usual % n == 0 and any(len(r.starts(usual, model.reads, model.big_every)) for r in recordings):
+            n = usual
+        if separate(model):
+            recipe["clips"] = clips
+        elif model.tasks != ("au",):
+            recipe["batch"] *= clips
+        recipe["batch"] = max(1, round(recipe["batch"] * usual / n))
+        if n != model.n_segment:
+            recipe["frames"] = n
+        big = recipe["batch"] * n // model.big_every
+        shown = f" ({big} of Big)" if "big" in model.reads else ""
+        self.seen[f"{name} {recipe['batch'] * n * recipe.get('clips', 1)}{shown}"] = None
 
     def test(self, run: str, weights: Path, recordings: Sequence[Prepared], tasks: Sequence[str] | None = None) -> Path:
         """Run trained weights over recordings; the folder of their predictions, with a report of its own."""

@@ -32,7 +32,7 @@ def start(config: Config, tell: Callable[[str], None]) -> Network:
         raise ValueError(f"model.options: {error}") from error
     if strange := [task for task in config.tasks or () if task not in model.tasks]:
         raise ValueError(f"tasks: {config.model.name} answers {', '.join(model.tasks)}, not {', '.join(strange)}")
-    if config.clips > 1 and getattr(type(model), "maps", None) is not BigSmall.maps:
+    if config.clips > 1 and not separate(model):
         what = config.model.name
         raise ValueError(f"clips was {config.clips}, expected 1: in {what} Big and Small are not two separate branches")
     if config.init == "kaiming":  # torch's own start lets Big's signal fade over its six layers
@@ -65,6 +65,11 @@ def _take_over(model: Network, source: str, tell: Callable[[str], None]) -> None
     model.load_state_dict(same, strict=False)
     if new := [name for name in own if name not in same]:
         tell(f"init_from: {len(same)} tensors from {path}; these start anew: {', '.join(new)}")
+
+
+def separate(model: nn.Module) -> bool:
+    """Whether Big and Small are two branches that meet at their ends only, so that other clips of Small fit to Big."""
+    return getattr(type(model), "maps", None) is BigSmall.maps
 
 
 def learning(model: nn.Module, dropout: bool) -> None:

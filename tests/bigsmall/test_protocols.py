@@ -44,6 +44,7 @@ def made(
     units: tuple[str, ...] = ACTION_UNITS,
     known: bool = True,
     dataset: str = "made",
+    every: int = 1,
 ) -> Path:
     """A prepared folder: a recording a subject (a letter) and trial, whose pulse and breath are in Small's colours."""
     folder.mkdir(parents=True)
@@ -56,7 +57,8 @@ def made(
         au = rng.integers(0, 2, (FRAMES // 6, len(units)), np.uint8).repeat(6, 0)
         arrays = {
             "small": small.astype(np.float16),
-            "big": rng.integers(0, 256, (FRAMES, 16, 16, 3), np.uint8), "big_frame": np.arange(FRAMES),
+            "big": rng.integers(0, 256, (FRAMES // every, 16, 16, 3), np.uint8),
+            "big_frame": np.arange(0, FRAMES, every),
             "frames_9": rng.integers(90, 110, (FRAMES, 9, 9, 3), np.uint8),
             "stretches": np.array([0, FRAMES]), "timestamps": t,
             "bvp": np.append(np.diff(bvp), 0).astype(np.float32), "bvp_wave": bvp,
@@ -224,6 +226,33 @@ def test_tasks_and_units_are_those_of_the_data(tmp_path: Path) -> None:
         "pulse",
         "respiration",
     )
+
+
+@pytest.mark.parametrize(
+    ("recipe", "frames", "labelled"),
+    [((), 540, 540), (("train.batch=16", "train.clips=4"), 192, 48)],  # FACTS 5; simulated.yaml
+)
+def test_a_step_of_any_network_learns_from_as_many_frames(
+    recipe: tuple[str, ...], frames: int, labelled: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of Small, or of single frames; those of action units alone from as many labelled ones as BigSmall."""
+    often, seldom = made(tmp_path / "often", "A"), made(tmp_path / "seldom", "A", every=3)
+    asked = {}
+    monkeypatch.setattr(study, "train", lambda config, output: asked.update({output.name: config}))
+    of = Study(tmp_path, options.read([f"data.prepared={often}", *recipe]))
+    signals = ("bigsmall", "bigsmall_full", "bigsmall_lateral", "bigsmall_plus", "small", "deepphys9", "mttscan9")
+    signals += ("efficientphys", "tscan9")
+    for name in (*signals, "big", "drml", "alexnet"):
+        of.train(name, network(name), {"prepared": str(often)}, 0)
+        n = asked[name].get("frames") or study.built(network(name)).n_segment
+        seen = asked[name]["batch"] * n * asked[name].get("clips", 1)
+        assert abs(seen - (frames if name in signals else labelled)) <= n / 2, name
+        assert f"{name} {seen}" in " ".join(of.seen)
+    assert asked["small"]["frames"] == asked["big"]["frames"] == 3  # the paper's clips
+    assert f"bigsmall {frames} ({labelled // 3} of Big)" in of.seen
+    of.train("seldom", network("big"), {"prepared": str(seldom)}, 0)
+    assert "frames" not in asked["seldom"]
+    assert asked["seldom"]["batch"] == labelled
 
 
 def test_folds_are_scored_together_and_runs_done_once(
