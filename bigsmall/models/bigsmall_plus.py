@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .bigsmall import checked_every, read_frames
 from .branches import BIG_REDUCTION, HIDDEN, MAPS, SmallBranch
-from .jaanet import BP4D_UNITS, JAANet, checked_size
+from .jaanet import BP4D_UNITS, JAANet, Seen, checked_size
 from .network import TASKS, check_clips, check_images
 
 _POOL = 4  # from JÂA-Net's features to Small's size
@@ -27,11 +27,11 @@ class BigSmallPlus(SmallBranch):
 
     Args:
         n_segment, big_every, shift: as in `BigSmall`.
-        action_units: as in `JAANet`, which has to be trained with landmarks first or too: `big.detail`, `joint_loss`.
+        action_units: as in `JAANet`, which is trained with landmarks; as the units, they are held for all frames.
         big_size: height and width of Big's frames in pixels, a multiple of 16 from 32 on; Small's are `big_size // 16`.
     """
 
-    tasks, reads = TASKS, ("big", "small")
+    tasks, reads, also = TASKS, ("big", "small"), JAANet.also
     last_maps: ClassVar[Mapping[str, str]] = {"big": f"big.{JAANet.last_maps['big']}", **SmallBranch.last_maps}
 
     def __init__(
@@ -46,6 +46,7 @@ class BigSmallPlus(SmallBranch):
         small_size = checked_size("big_size", big_size) // BIG_REDUCTION
         super().__init__(small_size=small_size, n_segment=n_segment, shift=shift)
         self.big = JAANet(action_units=action_units, size=big_size)
+        self.action_units = self.big.action_units
         self.big_size, self.big_every = big_size, checked_every(big_every, n_segment)
         for head in ("bvp", "resp"):
             self.add_module(f"{head}_fc1", nn.Linear(MAPS * small_size**2, HIDDEN))
@@ -59,13 +60,22 @@ class BigSmallPlus(SmallBranch):
         Returns:
             action-unit logits (B*N, units), derivative of the BVP (B*N, 1), derivative of respiration (B*N, 1).
         """
+        seen, bvp, respiration = self._detail(big, small)
+        return JAANet.logits(seen).repeat_interleave(self.big_every, 0), bvp, respiration
+
+    def taught(self, big: Tensor, small: Tensor) -> tuple[Seen, Tensor, Tensor]:
+        """`forward` with all that is learnt from in place of the logits, (B*N, ...)."""
+        seen, bvp, respiration = self._detail(big, small)
+        return seen.held(self.big_every), bvp, respiration
+
+    def _detail(self, big: Tensor, small: Tensor) -> tuple[Seen, Tensor, Tensor]:
         check_images("big", big, self.big_size)
         big = read_frames(big, check_clips("small", small, self.n_segment), self.big_every)
         seen = self.big.detail(big)
         features = F.avg_pool2d(seen.features, _POOL).repeat_interleave(self.big_every, 0)
         features = (features + self.small_maps(small)).flatten(1)
         bvp, respiration = (self._head(head, features) for head in ("bvp", "resp"))
-        return JAANet.logits(seen).repeat_interleave(self.big_every, 0), bvp, respiration
+        return seen, bvp, respiration
 
     def _head(self, head: str, features: Tensor) -> Tensor:
         hidden = F.relu(self.get_submodule(f"{head}_fc1")(features))

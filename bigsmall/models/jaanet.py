@@ -24,6 +24,7 @@ CENTRES = {
     "AU25": (34, 40, 0.0), "AU26": (39, 41, 1 / 2),
 }  # fmt: skip
 EYE_CORNERS = (22, 25)
+ALIKE = {"AU25": "AU23", "AU26": "AU17"}  # of DISFA and BP4D: seen at the same places
 BP4D_UNITS = ("AU01", "AU02", "AU04", "AU06", "AU07", "AU10", "AU12", "AU14", "AU15", "AU17", "AU23", "AU24")
 
 _MARGIN = 4  # what the refining convolutions take off a map at each side
@@ -33,8 +34,8 @@ _FEATURES = 160  # channels of the high-level features
 
 class Seen(NamedTuple):
     """What JAA-Net makes of F frames: `units` and `local` (F, U, 2) log-probabilities of absent and present, `local`
-    None in the first version; `landmarks` (F, 49, 2) x, y in pixels; `predefined` and `attention` (F, U, m, m) maps;
-    `features` (F, 64, m, m)."""
+    None in the first version; `landmarks` (F, 49, 2) x, y in shares of the frames' side; `predefined` and `attention`
+    (F, U, m, m) maps; `features` (F, 64, m, m)."""
 
     units: Tensor
     local: Tensor | None
@@ -42,6 +43,11 @@ class Seen(NamedTuple):
     predefined: Tensor
     attention: Tensor
     features: Tensor
+
+    def held(self, times: int) -> Seen:
+        """Of every frame so many, (F * times, ...)."""
+        parts = {name: of.repeat_interleave(times, 0) for name, of in self._asdict().items() if of is not None}
+        return self._replace(**parts)
 
 
 def checked_size(name: str, size: int) -> int:
@@ -96,8 +102,8 @@ class JAANet(Network):
     """Action-unit logits of aligned faces.
 
     Landmarks are found first; around two of them for each unit a map is drawn, refined, and laid over the features that
-    the unit's own layers read. So it has to be trained with landmarks, on `detail` with `joint_loss`: a training that
-    knows action units alone leaves the maps where chance put them.
+    the unit's own layers read. So it has to be trained with landmarks, by `joint_loss`: a training that knows action
+    units alone leaves the maps where chance put them.
 
     Args:
         action_units: names out of `CENTRES`, in the order of the outputs.
@@ -105,7 +111,7 @@ class JAANet(Network):
         version: 1, or 2 (JÂA-Net), where each unit's layers answer too and learn from their own answer alone.
     """
 
-    tasks = ("au",)
+    tasks, also = ("au",), ("landmarks",)
     last_maps: ClassVar[Mapping[str, str]] = {"big": "whole.17"}
 
     def __init__(self, *, action_units: Sequence[str] = BP4D_UNITS, size: int = 176, version: int = 2) -> None:
@@ -118,6 +124,7 @@ class JAANet(Network):
         units = positive("the number of action_units", len(action_units))
         self.size, self.map_size, self.version = size, size // 4, version
         self.reads = (f"standard:{size}",)
+        self.action_units = tuple(action_units)
         self.centres = tuple(CENTRES[unit] for unit in action_units)
         flat = _FEATURES * (self.map_size // 8) ** 2
         self.region = nn.Sequential(_Region(3, 32), _Region(32, 64))
@@ -135,6 +142,10 @@ class JAANet(Network):
     def forward(self, standard: Tensor) -> Tensor:
         """Standardised frames of aligned faces (F, 3, size, size) -> action-unit logits (F, units)."""
         return self.logits(self.detail(standard))
+
+    def taught(self, standard: Tensor) -> tuple[Seen]:
+        """`forward` with all that is learnt from in place of the logits."""
+        return (self.detail(standard),)
 
     @staticmethod
     def logits(seen: Seen) -> Tensor:
@@ -159,7 +170,8 @@ class JAANet(Network):
         mean = mean if self.version == 1 else mean.detach()
         both = self.units(torch.cat((align, self.whole(features).flatten(1), mean), 1))
         inner = predefined[:, :, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
-        return Seen(both.unflatten(1, (units, 2)).log_softmax(2), answers, landmarks, inner, attention, features)
+        shares = (landmarks + 0.5) / self.size
+        return Seen(both.unflatten(1, (units, 2)).log_softmax(2), answers, shares, inner, attention, features)
 
     def predefined(self, landmarks: Tensor) -> Tensor:
         """Maps (F, U, m + 8, m + 8) that fall off from 1 at two places of each unit, m wide over the features.
@@ -182,40 +194,65 @@ class JAANet(Network):
         return drawn
 
 
+def unit_branches(model: Network, source: Network) -> dict[str, Tensor]:
+    """Tensors of a JAA-Net's `refine` and `local`, bare or in BigSmall++, with each unit's part taken from that unit's
+    in another one, or from its like (FACTS 7); units without one keep theirs."""
+    mine, theirs, found = list(model.action_units), list(source.action_units), source.state_dict()
+    likes = [unit if unit in theirs else ALIKE.get(unit) for unit in mine]
+    to = [i for i, like in enumerate(likes) if like in theirs]
+    of = [theirs.index(like) for like in likes if like in theirs]
+    made = {}
+    for name, own in model.state_dict().items():
+        if name.removeprefix("big.").startswith(("refine.", "local.")) and name in found and own.dim():
+            parts = own.clone().unflatten(0, (len(mine), -1))
+            parts[to] = found[name].unflatten(0, (len(theirs), -1))[of]
+            made[name] = parts.flatten(0, 1)
+    return made
+
+
 def joint_loss(seen: Seen, au: Tensor, landmarks: Tensor, weights: Tensor | None = None) -> Tensor:
     """What JAA-Net is trained with: action units, half the landmarks' error, and in version 1 the attention's.
 
     Args:
         seen: of `JAANet.detail`.
         au: (F, U) 0 or 1, NaN unknown.
-        landmarks: (F, 49, 2) true x, y in pixels of the frames.
+        landmarks: (F, 49, 2) true x, y in shares of the frames' side, NaN all those of a frame where unknown.
         weights: (U,) of the units, of mean 1, the inverse of how often they occur; None: all 1.
     Returns:
         a scalar. The authors minimise it by SGD (Nesterov 0.9, weight decay 5e-4, rate 0.01, times 0.3 every second of
         12 epochs), with twice the rate for version 1's `refine`.
     """
-    weights = torch.ones_like(au[0]) if weights is None else weights
-    loss = _unit_loss(seen.units, au, weights) + 0.5 * _landmark_loss(seen.landmarks, landmarks)
+    units, points = unit_sum(seen, au, weights), landmark_sum(seen, landmarks)
+    return units / (~au.isnan()).sum().clamp(min=1) + points / (~landmarks.isnan()).sum().clamp(min=1)
+
+
+def unit_sum(seen: Seen, au: Tensor, weights: Tensor | None = None) -> Tensor:
+    """What action units add to `joint_loss`, to be divided by how many values of `au` are known."""
+    weights = au.new_ones(au.shape[1]) if weights is None else weights
+    loss = _unit_loss(seen.units, au, weights)
     if seen.local is not None:
         return loss + _unit_loss(seen.local, au, weights)
     # Summed over a map: the authors' weight is so small because of it.
-    refined = F.binary_cross_entropy(seen.attention, seen.predefined, reduction="none")
-    return loss + 1e-4 * refined.sum((2, 3)).mean()
+    refined = F.binary_cross_entropy(seen.attention.float(), seen.predefined.float(), reduction="none")
+    return loss + 1e-4 * (refined.sum((2, 3)) * ~au.isnan()).sum()
 
 
 def _unit_loss(log_probabilities: Tensor, au: Tensor, weights: Tensor) -> Tensor:
-    """Cross-entropy and Dice (smoothed by 1), weighted over units, over those that are known."""
+    """Cross-entropy and Dice (smoothed by 1), weighted over units, summed over those that are known."""
     known = ~au.isnan()
     truth = torch.where(known, au, 0.0)
-    absent, present = log_probabilities.unbind(2)
+    absent, present = log_probabilities.float().unbind(2)
     entropy = -(truth * present + (1 - truth) * absent)
     p = present.exp()
     dice = 1 - (2 * p * truth + 1) / (p**2 + truth**2 + 1)
-    return ((entropy + dice) * weights * known).sum() / known.sum().clamp(min=1)
+    return ((entropy + dice) * weights * known).sum()
 
 
-def _landmark_loss(found: Tensor, true: Tensor) -> Tensor:
-    """Squared errors, in squares of the distance between the eyes' centres, halved, a mean over frames."""
+def landmark_sum(seen: Seen, landmarks: Tensor) -> Tensor:
+    """What landmarks add to `joint_loss`, to be divided by how many values of `landmarks` are known: half of their
+    squared errors, in squares of the distance between the eyes' centres, halved."""
+    known = ~landmarks.isnan().any(2).any(1)
+    found, true = seen.landmarks[known].float(), landmarks[known]
     left, right = true[:, 19:25].mean(1), true[:, 25:31].mean(1)
     between = (left - right).square().sum(1)
-    return ((found - true).square().sum((1, 2)) / (2 * between)).mean()
+    return 0.5 * 2 * LANDMARKS * ((found - true).square().sum((1, 2)) / (2 * between)).sum()

@@ -24,6 +24,9 @@ class Network(nn.Module):
         big_every: M; "big" holds frames 0, M, 2M, ... of a clip.
         big_size, small_size: S and s, in pixels.
         last_maps: the last convolution of each input that is looked at, as `bigsmall.models.maps` shows it (Fig. 6).
+        also: what action units are learnt with, as `Prepared.targets` calls it; such a network has a method `taught`,
+            `forward` with all that is learnt from (`jaanet.Seen`).
+        action_units: of networks that each unit has layers of its own in, their names.
     """
 
     tasks: tuple[str, ...]
@@ -33,6 +36,8 @@ class Network(nn.Module):
     big_size: int = 144
     small_size: int = 9
     last_maps: ClassVar[Mapping[str, str]]
+    also: tuple[str, ...] = ()
+    action_units: tuple[str, ...] = ()
 
     def input_shapes(self, clips: int = 1) -> dict[str, tuple[int, int, int, int]]:
         """The shapes of what the network `reads`, for some clips."""

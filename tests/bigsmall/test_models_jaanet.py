@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bigsmall import models
-from bigsmall.models.jaanet import BP4D_UNITS, CENTRES, joint_loss
+from bigsmall.models.jaanet import BP4D_UNITS, CENTRES, joint_loss, unit_branches
 
 SIZE = 32
 DISFA = ["AU01", "AU02", "AU04", "AU06", "AU09", "AU12", "AU25", "AU26"]  # a list, as cards have it
@@ -99,6 +99,7 @@ def test_logits_give_the_probabilities() -> None:
 def test_joint_loss(version: int) -> None:
     """Number by number; what is unknown counts nothing."""
     x, au, landmarks = faces(3)
+    landmarks = (landmarks + 0.5) / SIZE
     au[1, 4] = torch.nan
     weights = torch.linspace(0.5, 1.5, 12)
     with torch.no_grad():
@@ -123,8 +124,25 @@ def test_joint_loss(version: int) -> None:
     else:
         assert seen.local is None
         a, m = seen.attention, seen.predefined
-        expected += 1e-4 * float(-(m * a.log() + (1 - m) * (1 - a).log()).flatten(2).sum(2).mean())
+        refined = -(m * a.log() + (1 - m) * (1 - a).log()).flatten(2).sum(2)
+        expected += 1e-4 * float(refined[~au.isnan()].mean())
     assert joint_loss(seen, au, landmarks, weights).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_unknown_landmarks_count_nothing() -> None:
+    x, au, landmarks = faces(3)
+    landmarks = (landmarks + 0.5) / SIZE
+    model = network().eval()
+    seen = model.detail(x)
+    au[:] = torch.nan
+    some = landmarks.clone()
+    some[1] = torch.nan
+    two = type(seen)(*(None if part is None else part[[0, 2]] for part in seen))
+    torch.testing.assert_close(joint_loss(seen, au, some), joint_loss(two, au[:2], landmarks[[0, 2]]))
+    nothing = joint_loss(seen, au, torch.full_like(landmarks, torch.nan))
+    assert nothing.item() == 0
+    nothing.backward()
+    assert all(p.grad is None or not p.grad.any() for p in model.parameters())
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -132,6 +150,7 @@ def test_joint_training(version: int) -> None:
     """Gradients reach every parameter; a few of the authors' steps find a few faces' landmarks and units better."""
     model = network(version, action_units=("AU01", "AU12", "AU25"))
     x, au, landmarks = faces(4)
+    landmarks = (landmarks + 0.5) / SIZE
     optimizer = torch.optim.SGD(model.parameters(), 0.003, momentum=0.9, nesterov=True, weight_decay=5e-4)
     losses, errors = [], []
     for _ in range(8):
@@ -145,6 +164,22 @@ def test_joint_training(version: int) -> None:
         assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
     assert losses[-1] < 0.8 * losses[0]
     assert errors[-1] < 0.8 * errors[0]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_units_branches_are_taken_by_their_names(version: int) -> None:
+    """FACTS 7: of BP4D's twelve the branches 0-3, 6, 10 and 9 become DISFA's 0-3, 5, 6 and 7; AU09 has none."""
+    source, model = network(version), network(version, action_units=DISFA)
+    taken, own = unit_branches(model, source), model.state_dict()
+    parts = {name for name, of in own.items() if name.startswith(("refine.", "local.")) and of.dim()}
+    assert set(taken) == parts
+    for name, of in source.state_dict().items():
+        if name in parts:
+            theirs, mine = of.unflatten(0, (12, -1)), taken[name].unflatten(0, (8, -1))
+            for i, j in {0: 0, 1: 1, 2: 2, 3: 3, 5: 6, 6: 10, 7: 9}.items():
+                assert torch.equal(mine[i], theirs[j])
+            assert torch.equal(mine[4], own[name].unflatten(0, (8, -1))[4])
+    model.load_state_dict(taken, strict=False)
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -172,6 +207,16 @@ def test_bigsmall_plus() -> None:
     every = torch.stack((big, torch.randn_like(big)), 1).flatten(0, 1)  # frames in between are not looked at
     for held, output in zip(model(every, small), (au, bvp, respiration), strict=True):
         torch.testing.assert_close(held, output)
+
+
+def test_what_bigsmall_plus_is_taught_by_is_held() -> None:
+    model: Any = models.build("bigsmall_plus", big_size=SIZE).eval()
+    inputs = [torch.randn(shape) for shape in model.input_shapes(clips=2).values()]
+    seen, *signals = model.taught(*inputs)
+    logits, *same = model(*inputs)
+    torch.testing.assert_close(model.big.logits(seen), logits)
+    torch.testing.assert_close(signals, same)
+    torch.testing.assert_close(seen.landmarks, model.big.detail(inputs[0]).landmarks.repeat_interleave(3, 0))
 
 
 def test_bigsmall_plus_is_trained_on_one_of_n_frames() -> None:
