@@ -27,7 +27,7 @@ def run(study: Study) -> str:
     networks = [row.networks[0] for row in rows.values()]
     if of.tests:
         tested = [r for name, spec in of.tests.items() for r in open_prepared(study.whole(name, spec, networks))]
-        splits = [Split("", {"prepared": str(study.whole("learn", of.data, networks))}, tested, tested)]
+        splits = [Split("", study.learnt(networks), tested, tested)]
     else:
         splits = study.splits(networks)
     for seed in of.seeds:

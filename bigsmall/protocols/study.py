@@ -90,10 +90,11 @@ class Study:
             learn = self.prepared("learn", self.simulated["learn"], networks)
             test = open_prepared(self.prepared("test", self.simulated["test"], networks))
             return [Split("", {"prepared": str(learn)}, test, test)]
-        return self.folded("", of.data, of.rates or _all_trials(of.data), networks)
+        return self.folded("", of.data, of.rates, networks)
 
-    def folded(self, name: str, data: Spec, rates: Spec, networks: Sequence[Spec]) -> list[Split]:
+    def folded(self, name: str, data: Spec, rates: Spec | None, networks: Sequence[Spec]) -> list[Split]:
         """Subject-exclusive folds of a dataset; where rates are tested on another one, nobody is in both parts."""
+        data, rates = _coded(data), rates or _all_trials(_coded(data))
         learn = self.prepared(name + "data", data, networks)
         more = learn if rates == data else self.prepared(name + "rates", rates, networks)
         here, there = ({r.subject for r in open_prepared(folder)} for folder in (learn, more))
@@ -104,6 +105,11 @@ class Study:
             test = units if more == learn else open_prepared(more, subjects=sorted(there & tested))
             made.append(Split(f"{name}fold{index}", entry, units, test))
         return made
+
+    def learnt(self, networks: Sequence[Spec]) -> Spec:
+        """All of `data`, to be learnt."""
+        of = self.options
+        return {"prepared": str(self.whole("learn", None if of.data is None else _coded(of.data), networks))}
 
     def whole(self, name: str, spec: Spec | None, networks: Sequence[Spec]) -> Path:
         """The folder of a dataset, all of it; None: simulated people, of the part that is so called."""
@@ -250,6 +256,11 @@ def _needs(networks: Iterable[Spec]) -> Spec:
     sizes = {int(name.partition(":")[2]) for model in made for name in model.reads if ":" in name}
     every = math.gcd(*(model.big_every for model in made if "big" in model.reads))
     return {"frames": sorted(sizes), **({"big_every": every} if every else {})}
+
+
+def _coded(data: Spec) -> Spec:
+    """What is learnt of BP4D+, unless it is said: the trials whose action units are coded (FACTS 5)."""
+    return {"au_subset": True, **data} if data.get("dataset") == "bp4d_plus" else data
 
 
 def _all_trials(data: Spec) -> Spec:

@@ -17,7 +17,7 @@ def run(study: Study) -> str:
     measure(study, rows, study.splits(networks), results, peers)
     if of.aligned is not None:
         faces = [row for row in wanted(study, ROWS, PEERS) if f"{row.name}, aligned" in TABLE2]
-        splits = study.folded("aligned", of.aligned, of.aligned, [network for row in faces for network in row.networks])
+        splits = study.folded("aligned", of.aligned, None, [network for row in faces for network in row.networks])
         measure(study, [Row(f"{row.name}, aligned", row.networks) for row in faces], splits, results)
     else:
         study.notes["Rows of aligned faces are ours where `aligned` names such data."] = None

@@ -15,7 +15,7 @@ def run(study: Study) -> str:
     rows = [row for row in wanted(study, ROWS, PEERS) if row.name in TABLE3["pure"]]
     peers = [name for name in PEERS if of.rows is None or name in of.rows]
     networks = [network for row in rows for network in row.networks]
-    learn = {"prepared": str(study.whole("learn", of.data, networks))}
+    learn = study.learnt(networks)
     tests: dict[str, Spec | None] = {**of.tests} or {"harder": None}
     texts = []
     for name, spec in tests.items():

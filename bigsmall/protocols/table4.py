@@ -26,7 +26,7 @@ def run(study: Study) -> str:
         for row in rows:
             start = of.pretrained.get(row.name)
             if start is None:
-                learn = {"prepared": str(study.whole("learn", of.data, networks))}
+                learn = study.learnt(networks)
                 start = str(study.train(f"{row.name}/first/seed{seed}", row.networks[0], learn, seed))
             summary = study.measured(row, splits, seed, second=True, init_from=start, tasks=["au"])
             results.add(row.name, seed, numbers(summary))

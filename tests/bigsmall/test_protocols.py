@@ -175,17 +175,25 @@ def test_folds_are_of_people_and_rates_are_tested_on_more(tmp_path: Path) -> Non
 
 
 def test_bp4d_plus_is_learnt_from_its_coded_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And rates are tested on all of its trials, without that being said."""
+    coded, every = made(tmp_path / "coded", "AB"), made(tmp_path / "every", "AB", trials=2)
     asked = []
 
-    def folded(self: Study, name: str, data: object, rates: object, networks: object) -> list[object]:
-        asked.append((data, rates))
-        return []
+    def prepared(self: Study, name: str, spec: dict[str, object], networks: object) -> Path:
+        asked.append(spec)
+        return coded if spec.get("au_subset") else every
 
-    monkeypatch.setattr(Study, "folded", folded)
-    a_study(tmp_path, "data.dataset=bp4d_plus", "data.root=r", "data.au_subset=true").splits([])
-    data, rates = asked[0]
-    assert data == {"dataset": "bp4d_plus", "root": "r", "au_subset": True}
-    assert rates == {"dataset": "bp4d_plus", "root": "r", "au_subset": False}
+    monkeypatch.setattr(Study, "prepared", prepared)
+    bp4d_plus = {"dataset": "bp4d_plus", "root": "/r"}
+    of = a_study(tmp_path, "data.dataset=bp4d_plus", "data.root=/r")
+    split = of.splits([])[0]
+    assert asked == [{**bp4d_plus, "au_subset": True}, {**bp4d_plus, "au_subset": False}]
+    assert (len(split.units), len(split.rates)) == (1, 2)
+    assert of.learnt([]) == {"prepared": str(coded)}
+    assert of.whole("tested", bp4d_plus, []) == every
+    asked.clear()
+    a_study(tmp_path, "data.dataset=bp4d_plus", "data.root=/r", "data.au_subset=false").splits([])
+    assert asked == [{**bp4d_plus, "au_subset": False}]
 
 
 def test_folds_from_files(tmp_path: Path) -> None:
