@@ -73,7 +73,7 @@ class Config:
         seed: of the weights, the batches and the dropout.
         model: {name, options}. init: torch's start, or "kaiming" for the convolutions.
         init_from: a run's folder or a weight file to start from; freeze: parameters (patterns) that keep their values.
-        tasks: those that are learnt; None: all that the network answers.
+        tasks: those that are learnt, at least one; None: all that the network answers.
         data: {NAME: entry}; an entry is {prepared: FOLDER} or a specification for `bigsmall.datasets.prepare`, with
             optionally subjects, fold, and share: its part of each batch, relative to the others' (with `steps`).
         batch: clips of a step, on all processes together. frames: of a clip; None: the network's n_segment.
@@ -138,6 +138,8 @@ class Config:
                 raise ValueError(f"{name} was {value}, expected at least 1")
         if not 0 <= self.warm_up < 1:
             raise ValueError(f"warm_up was {self.warm_up}, expected a share of the steps, 0 or more and below 1")
+        if self.tasks is not None and not self.tasks:
+            raise ValueError("tasks was [], expected some that the network answers, or null: all of them")
         if not self.data:
             raise ValueError("data names nothing to learn from; expected {NAME: {prepared: FOLDER}} or a dataset")
         if self.validation.every is not None and self.validation.every < 1:

@@ -8,13 +8,13 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from omegaconf import OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from .. import weights
 from ..datasets import Clips, Prepared, open_prepared, prepare
-from ..datasets.prepared import TARGETS
 from ..files import whole
 from ..models import Network
 from ..weights import Card
@@ -23,7 +23,7 @@ from .config import Config, read
 from .distributed import Group, connected
 from .kept import Kept
 from .loop import Losses, Metrics, Work, fit
-from .losses import positive_weight
+from .losses import known, positive_weight
 from .network import start
 
 CHOOSES = ("share", "fold", "subjects")  # keys of an entry of `data` that are not the dataset's
@@ -94,7 +94,7 @@ def _work(
     config: Config, model: Network, folder: Path, group: Group, workers: int, name: str, metrics: Metrics | None
 ) -> tuple[Work, Card]:
     """What the configuration's data come to for the network, and the card of what will be learnt from them."""
-    tasks = tuple(task for task in model.tasks if task in (config.tasks or model.tasks))
+    tasks = tuple(task for task in model.tasks if config.tasks is None or task in config.tasks)
     n = config.frames or model.n_segment
     if n % model.n_segment:
         raise ValueError(f"frames was {n}, expected a multiple of the network's n_segment, {model.n_segment}")
@@ -106,7 +106,7 @@ def _work(
         return Clips(every, n, model.reads, tasks, model.big_every), entries
 
     learnt, entries = clips(config.data)
-    if untold := [task for task in tasks if not any(TARGETS[task] in r.arrays for r in learnt.recordings)]:
+    if untold := [task for task in tasks if not _told(task, learnt)]:
         raise ValueError(f"data: nothing in it tells of {', '.join(untold)}; name the other tasks, as in tasks=[pulse]")
     batches = Batches(config, learnt, entries)
     validation = clips(config.validation.data)[0] if config.validation.data else None
@@ -127,6 +127,15 @@ def _work(
         details={"training": config.as_dict()},
     )
     return work, card
+
+
+def _told(task: str, clips: Clips) -> bool:
+    """Whether any clip's target is known: a file may hold one that nowhere is."""
+    for number in np.unique(clips.recording):
+        starts = clips.start[clips.recording == number]
+        if known(clips.recordings[number].targets((task,), starts, clips.n))[task]:
+            return True
+    return False
 
 
 def _recordings(spec: Mapping[str, Any], folder: Path, group: Group, workers: int) -> list[Prepared]:

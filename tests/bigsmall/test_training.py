@@ -92,6 +92,7 @@ def test_the_papers_recipe() -> None:
         ("pos_weight=even", "pos_weight was 'even', expected auto, root"),
         ("keep.final=best", "needs validation.data"),
         ("warm_up=1", "warm_up was 1.0"),
+        ("tasks=[]", r"tasks was \[\], expected some .*or null"),
         ("validation.data={v: {prepared: x}}", "validation.every must be given"),
     ],
 )
@@ -627,6 +628,19 @@ def test_recordings_without_action_units_go_with_others(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"nothing in it tells of au; name the other tasks"):
         train(configuration(without, data=alone), tmp_path / "other")
     train(configuration(without, data=alone, tasks=["pulse"]), tmp_path / "third")
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["nowhere", "in_no_clip"])
+def test_targets_that_are_not_known_tell_nothing(elsewhere: bool, tmp_path: Path) -> None:
+    """Arrays that hold nothing known, or only where no clip is: a stretch of 31 frames leaves one behind ten clips."""
+    au, bvp = np.full((31, 2), 255, np.uint8), np.full(31, np.nan, np.float32)
+    if elsewhere:
+        au[30], bvp[30] = 1, 0.5
+    changes = {"au": au, "bvp": bvp, "stretches": np.array([0, 31])}
+    config = configuration(write_folder(tmp_path / "made", 2, frames=31, **changes))
+    with pytest.raises(ValueError, match=r"nothing in it tells of au, pulse; name the other tasks"):
+        train(config, tmp_path / "run")
+    train(config, tmp_path / "other", ["tasks=[respiration]", "steps=1"])
 
 
 def test_a_simulated_dataset_is_prepared_by_the_run_and_the_model_measures(tmp_path: Path) -> None:
