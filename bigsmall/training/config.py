@@ -82,7 +82,11 @@ class Config:
             network of Big and Small, whose Big then is computed once for all of them.
         mirror: left to right, half of the clips.
         optimizer, learning_rate, weight_decay, momentum (of sgd, Nesterov's).
-        schedule: constant, or onecycle: a linear rise over the share `warm_up` of the steps, then a cosine to zero.
+        schedule: constant, or onecycle: of S steps the one numbered s from 0 has, with p = (s + 1) / S and w = warm_up,
+            the rate p / w below w, then (1 + cos(pi (p - w) / (1 - w))) / 2, which ends at zero; with S = 1 the whole
+            rate. torch's OneCycleLR, which the authors' code offers (FACTS 5), is another as it comes: it rises over
+            30 % of the steps, by a cosine from 1 / 25 of the rate, ends at 1 / 250,000 of it, and moves the momentum
+            (Adam's beta1) from 0.95 to 0.85 and back.
         accumulate: parts that each process's share of a batch is computed in. clip_norm: of the gradient.
         pcgrad: project conflicting gradients of tasks. angles_every: write the angles between them every so many steps.
         pos_weight: of the AUs, {negatives / positives: "auto", its square root: "root"}, a list, or None.

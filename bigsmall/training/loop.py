@@ -46,8 +46,11 @@ class Work(NamedTuple):
 
 
 def learning_rate(config: Config, step: int, steps: int) -> float:
-    """Of step number `step`: constant, or a linear rise over the share `warm_up` and then a cosine down to zero."""
-    if config.schedule == "constant":
+    """Of step number `step`: constant, or a linear rise over the share `warm_up` and then a cosine down to zero.
+
+    The last step's is zero; a single step has the whole rate, for it would learn nothing.
+    """
+    if config.schedule == "constant" or steps == 1:
         return config.learning_rate
     progress, rise = (step + 1) / steps, config.warm_up
     if progress < rise:

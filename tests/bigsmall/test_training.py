@@ -513,9 +513,17 @@ def test_the_learning_rate_makes_one_cycle(folder: Path) -> None:
     assert np.argmax(rates) == 9
     assert max(rates) == pytest.approx(1e-3)
     assert rates[0] == pytest.approx(1e-4)
-    assert 0 <= rates[-1] < 1e-6
+    assert rates[10] == pytest.approx(0.5e-3 * (1 + np.cos(np.pi * 0.01 / 0.9)))
+    assert rates[-1] == 0
     constant = configurations.read(configuration(folder))
     assert {loop.learning_rate(constant, step, 100) for step in range(100)} == {1e-3}
+
+
+def test_a_cycle_of_a_single_step_learns(folder: Path, tmp_path: Path) -> None:
+    start = one_step(folder, tmp_path, "start", learning_rate=0)
+    constant, cycle = (one_step(folder, tmp_path, name, schedule=name) for name in ("constant", "onecycle"))
+    assert largest_difference(start, cycle) > 0
+    assert largest_difference(constant, cycle) == 0
 
 
 def test_projected_gradients_change_the_step(folder: Path, tmp_path: Path) -> None:
