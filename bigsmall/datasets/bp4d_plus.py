@@ -19,7 +19,7 @@ import numpy as np
 
 from ..weights import ACTION_UNITS
 from .align import Signal
-from .landmarks import Aligned
+from .landmarks import Aligned, with_landmarks
 from .prepared import UNKNOWN
 from .recording import Labels, Recording, RecordingJob, Zipped
 from .recording import jobs as recording_jobs
@@ -65,7 +65,7 @@ def find(
         physiology_hz: samples a second of the signals.
         pseudo: the pulse's target is made of the pictures (FACTS 4), as the paper trains; else the blood pressure is.
         aligned: "landmarks": faces are turned upright by those in 2DFeatures/F001_T1.mat (FACTS 3.5); "released": with
-            the authors' mistake in it.
+            the authors' mistake in it. Landmarks are then kept, which JAA-Net is trained with.
 
     Raises:
         ValueError: `root` has not the layout, or an option is wrong.
@@ -102,8 +102,9 @@ def find(
         if aligned is None:
             found.append(Recording(name, subject, video, read, **options))
         else:
-            options |= {"crop": "frame", "landmarks": root / "2DFeatures" / f"{subject}_{trial}.mat"}
-            found.append(Aligned(name, subject, video, read, **options, released=aligned == "released"))
+            path, released = root / "2DFeatures" / f"{subject}_{trial}.mat", aligned == "released"
+            options |= {"crop": "frame", "landmarks": path, "released": released}
+            found.append(Aligned(name, subject, video, partial(with_landmarks, read, path, released), **options))
     for archive in archives:
         if not any(match[1] == archive.stem for match in names):
             read = partial(broken, f"{archive} is no archive of pictures {archive.stem}/T1/*.jpg")

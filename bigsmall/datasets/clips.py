@@ -10,6 +10,12 @@ from torch import Tensor
 
 from .prepared import Prepared
 
+# The landmark that each one becomes in a mirror (JAANet's list reflect_49).
+MIRRORED = (
+    *range(9, -1, -1), *range(10, 14), *range(18, 13, -1), 28, 27, 26, 25, 30, 29, 22, 21, 20, 19, 24, 23,
+    *range(37, 30, -1), *range(42, 37, -1), 45, 44, 43, 48, 47, 46,
+)  # fmt: skip
+
 
 class Clips:
     """The clips that a network can read, in the order of the recordings and in time.
@@ -17,7 +23,7 @@ class Clips:
     Args:
         recordings: from `open_prepared`.
         n: frames of a clip.
-        reads, tasks, big_every: of the network, as its attributes say.
+        reads, tasks, big_every: of the network, as its attributes say; tasks with its `also`.
 
     Attributes:
         recording, start: (len,) int64: whose clip each one is, and its first frame.
@@ -59,7 +65,7 @@ class Clips:
 
         Args:
             indices: numbers of clips, (B,); repeated ones allowed.
-            mirror: (B,) bool: clips whose pictures, all of them, are mirrored left to right.
+            mirror: (B,) bool: clips whose pictures, all of them, are mirrored left to right, with their landmarks.
 
         Returns:
             (inputs, targets) as `Prepared.inputs` and `Prepared.targets` give them, the B clips one after another.
@@ -83,6 +89,9 @@ class Clips:
             for x in inputs.values():
                 of = x.view(len(indices), -1, *x.shape[1:])
                 of[flipped] = of[flipped].flip(-1)
+            if "landmarks" in targets:
+                of = targets["landmarks"].view(len(indices), -1, len(MIRRORED), 2)
+                of[flipped] = torch.tensor([1.0, 0.0]) + torch.tensor([-1.0, 1.0]) * of[flipped][:, :, list(MIRRORED)]
         return inputs, targets
 
 

@@ -2,8 +2,9 @@
 
 Two layouts: the release, `Videos_LeftCamera/LeftVideoSN001_comp.avi` with `ActionUnit_Labels/SN001/SN001_au1.txt`,
 whose lines are frame (from 1) and intensity; and JAANet's (FACTS 4), pictures `SN001/<n>.jpg`, n from 0, named by the
-lines of `<part>_path.txt`, with their units, 0 or 1, in the same line of `<part>_AUoccur.txt`. The video of SN010 is
-one frame shorter than its labels. The field's three folds are those of `datasets.folds`.
+lines of `<part>_path.txt`, with their units, 0 or 1, in the same line of `<part>_AUoccur.txt` and, where that is there,
+their landmarks, x y x y ... in pixels, of `<part>_land.txt`. The video of SN010 is one frame shorter than its labels.
+The field's three folds are those of `datasets.folds`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from .prepared import UNKNOWN
+from .prepared import POINTS, UNKNOWN
 from .recording import Labels, Recording, RecordingJob
 from .recording import jobs as recording_jobs
 from .text import broken, not_here, table
@@ -83,27 +84,34 @@ def _names(units: int) -> tuple[str, ...]:
 def _listed(root: Path, lists: list[Path], units: int) -> list[Recording]:
     """JAANet's layout: the recordings are the folders that the lists name."""
     coded: dict[Path, dict[int, np.ndarray]] = defaultdict(dict)
+    seen: dict[Path, dict[int, np.ndarray]] = defaultdict(dict)  # landmarks
     for path in lists:
         occur = table(path.with_name(path.name.replace("_path.txt", "_AUoccur.txt")))
         pictures = [Path(line.strip()) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         if occur.shape != (len(pictures), units):
             shape = f"{len(pictures)} pictures and labels of shape {occur.shape}"
             raise ValueError(f"{path} has {shape}, expected {units} units for each picture (option units)")
-        for picture, row in zip(pictures, occur, strict=True):
+        land = path.with_name(path.name.replace("_path.txt", "_land.txt"))
+        points = table(land, columns=2 * POINTS) if land.is_file() else np.full((len(pictures), 2 * POINTS), np.nan)
+        if len(points) != len(pictures):
+            raise ValueError(f"{land} has {len(points)} lines, expected {len(pictures)}, one for each picture")
+        for picture, row, of in zip(pictures, occur, points, strict=True):
             if not picture.stem.isdecimal():
                 raise ValueError(f"{path} names {picture}, expected pictures <person>/<number>.jpg")
             coded[root / picture.parent][int(picture.stem)] = row
-    return [_pictures(folder, coded[folder], units) for folder in sorted(coded)]
+            seen[root / picture.parent][int(picture.stem)] = of.reshape(POINTS, 2)
+    return [_pictures(folder, coded[folder], seen[folder], units) for folder in sorted(coded)]
 
 
-def _pictures(folder: Path, coded: dict[int, np.ndarray], units: int) -> Recording:
+def _pictures(folder: Path, coded: dict[int, np.ndarray], seen: dict[int, np.ndarray], units: int) -> Recording:
     numbers = sorted(int(p.stem) for p in folder.glob("*.jpg") if p.stem.isdecimal())
     if gone := sorted(set(coded) - set(numbers)):
         reason = f"{folder} has no {gone[0]}.jpg and {len(gone) - 1} other pictures that the lists name"
         return Recording(folder.name, folder.name, folder, partial(broken, reason))
     rows = np.array([coded.get(n, np.full(units, UNKNOWN)) for n in numbers])
     au = np.where(np.isin(rows, (0, 1)), rows, UNKNOWN).astype(np.uint8)
-    made = Labels(au=au, au_frames=np.arange(len(numbers)), action_units=_names(units))
+    landmarks = np.array([seen.get(n, np.full((POINTS, 2), np.nan)) for n in numbers])
+    made = Labels(au=au, au_frames=np.arange(len(numbers)), action_units=_names(units), landmarks=landmarks)
     return Recording(folder.name, folder.name, folder, partial(_as_is, made), timestamps=np.array(numbers) / FPS)
 
 

@@ -7,19 +7,19 @@ their greater extent, fills the picture.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from ..video import Frame, Video
-from .recording import Recording
+from .prepared import POINTS
+from .recording import Labels, Recording
 
 SIZE = 144
 ENLARGE = 2.0  # the square's side over the extent of the points; JAANet's own is 2.9
-POINTS = 49
 
 
 def similarity(points: np.ndarray, *, released: bool = False) -> np.ndarray:
@@ -72,6 +72,15 @@ def read_landmarks(path: Path) -> np.ndarray:
     if np.isnan(made).any((1, 2)).all():
         raise ValueError(f"{path} has landmarks of no frame, expected {POINTS} points each")
     return made
+
+
+def with_landmarks(labels: Callable[[], Labels], path: Path, released: bool) -> Labels:
+    """The labels of a recording with the landmarks of a file as they lie in its aligned pictures."""
+    made, points = labels(), read_landmarks(path)
+    known = ~np.isnan(points).any((1, 2))
+    matrices = np.array([similarity(of, released=released) for of in points[known]])
+    points[known] = points[known] @ matrices[:, :, :2].swapaxes(1, 2) + matrices[:, None, :, 2]
+    return replace(made, landmarks=points)
 
 
 @dataclass(frozen=True)

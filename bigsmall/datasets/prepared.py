@@ -12,6 +12,8 @@ to t + 1), in stretches within which frames follow one another::
     au               (T, U) uint8           0 or 1, 255 unknown
     bvp_wave, respiration_wave    (T,) float32   the waves that are evaluated against; NaN unknown
     heart_rate, respiration_rate  (T,) float32   per minute, as the dataset gives them; NaN unknown
+    landmarks        (T, 49, 2) float32     x, y in shares of the pictures' sides, (pixel + 0.5) / pixels, in FACTS
+                                            3.5's order; all of a frame or, where unknown, all NaN
 
 Only stretches and timestamps must be there. Small's scale is in the file; Big's is `big_mean` and `big_std` of `meta`,
 which also holds name, subject, dataset, fps, convention, crop and action_units.
@@ -36,12 +38,13 @@ UNKNOWN = 255  # in `au`
 DTYPES = {
     "small": np.float16, "big": np.uint8, "big_frame": np.int64, "stretches": np.int64, "timestamps": np.float64,
     "bvp": np.float32, "respiration": np.float32, "au": np.uint8, "bvp_wave": np.float32,
-    "respiration_wave": np.float32, "heart_rate": np.float32, "respiration_rate": np.float32,
+    "respiration_wave": np.float32, "heart_rate": np.float32, "respiration_rate": np.float32, "landmarks": np.float32,
 }  # fmt: skip
 KINDS = {"float16": "F16", "uint8": "U8", "int64": "I64", "float64": "F64", "float32": "F32"}  # in the file
 ROWS = 256  # written at once
 META = ("name", "subject", "dataset", "fps", "convention", "crop")
-TARGETS = {"au": "au", "pulse": "bvp", "respiration": "respiration"}  # of each task
+POINTS = 49  # in `landmarks`
+TARGETS = {"au": "au", "pulse": "bvp", "respiration": "respiration", "landmarks": "landmarks"}  # of each task
 
 
 def write_prepared(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
@@ -103,6 +106,13 @@ def _check(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
             raise ValueError(f"arrays: big_frame was {at.tolist()[:8]}, expected one of {t} frames a picture")
     if "au" in arrays and arrays["au"].shape != (t, len(meta["action_units"])):
         raise ValueError(f"arrays: au has shape {arrays['au'].shape}, expected ({t}, {len(meta['action_units'])})")
+    if "landmarks" in arrays:
+        points = arrays["landmarks"]
+        if points.shape != (t, POINTS, 2):
+            raise ValueError(f"arrays: landmarks has shape {points.shape}, expected ({t}, {POINTS}, 2)")
+        unknown = np.isnan(points)
+        if some := np.flatnonzero(unknown.any((1, 2)) & ~unknown.all((1, 2))).tolist():
+            raise ValueError(f"arrays: landmarks of frame {some[0]} are known in part, expected all of them or none")
 
 
 def _scales(frames: np.ndarray, stretches: np.ndarray) -> dict[str, float]:
@@ -232,7 +242,8 @@ class Prepared:
         return torch.from_numpy(d).permute(0, 3, 1, 2).contiguous()
 
     def targets(self, tasks: Sequence[str], starts: np.ndarray, n: int) -> dict[str, Tensor]:
-        """What should come out, float32: au (C n, U), pulse and respiration (C n, 1); NaN what is not known."""
+        """What should come out, float32: au (C n, U), pulse and respiration (C n, 1), and to learn action units with
+        "landmarks" (C n, 49, 2); NaN what is not known."""
         frames = (np.asarray(starts, dtype=np.int64)[:, None] + np.arange(n)).ravel()
         made = {}
         for task in tasks:
@@ -240,6 +251,8 @@ class Prepared:
             if task == "au":
                 rows = np.full((len(frames), len(self.action_units)), UNKNOWN) if kept is None else kept[frames]
                 values = np.where(rows == UNKNOWN, np.nan, rows.astype(np.float32))
+            elif task == "landmarks":
+                values = np.full((len(frames), POINTS, 2), np.nan) if kept is None else kept[frames]
             else:
                 values = np.full((len(frames), 1), np.nan) if kept is None else kept[frames, None]
             made[task] = torch.from_numpy(values.astype(np.float32))

@@ -38,6 +38,7 @@ class Labels:
         au: (n, U) uint8, 1 present, 0 absent, 255 not coded, named by `action_units`.
         au_frames: (n,) which frame of the video, from 0, each row is of; or
         au_times: (n,) seconds of the video, at least two; a frame takes the nearest row, half a step away at most.
+        landmarks: (n, 49, 2) x, y in pixels of the video's frames 0, 1, ..., in FACTS 3.5's order; NaN unknown.
         notes: what is wrong with them, for people.
     """
 
@@ -50,6 +51,7 @@ class Labels:
     au: np.ndarray | None = None
     au_frames: np.ndarray | None = None
     au_times: np.ndarray | None = None
+    landmarks: np.ndarray | None = None
     action_units: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 

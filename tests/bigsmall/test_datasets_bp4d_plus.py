@@ -229,6 +229,8 @@ def test_faces_can_be_turned_upright_by_the_landmarks(root, aligned):
     shown = arrays["big"].mean(axis=(0, 3)) > 60  # x 8 to 40 and y 22 to 54 of the picture, none of its black top
     assert shown.all()
     np.testing.assert_allclose(arrays["bvp_wave"], pressure(arrays["timestamps"]), atol=0.1)
+    seen = np.concatenate([arrays["landmarks"][:, 19:31].mean(1), arrays["landmarks"][:, 37]], axis=1)
+    np.testing.assert_allclose(seen, [[0.5, 0.25, 0.5, 0.75]] * len(seen), atol=0.005)  # the points fill the half
     with pytest.raises(ValueError, match=r"F001_T2.mat has no landmarks"):
         made(root, "F001T2", aligned=aligned)
 

@@ -108,6 +108,25 @@ def test_pictures_with_lists_are_read_as_jaanet_lays_them_out(tmp_path):
     assert [r.labels().au[-1].tolist() for r in find(tmp_path, units=8)] == [[255] * 8, smile]
 
 
+def test_landmarks_of_the_lists_lie_in_the_crop(tmp_path):
+    """x y x y ... in pixels of the picture, 64 wide and 48 high; the crop begins at 8, 4 and is 32 pixels wide."""
+    pictures(tmp_path / "SN002", range(8))
+    lists(tmp_path, "part1", [(f"SN002/{n}.jpg", [1] * 8) for n in range(7)])
+    points = RNG.uniform(8, 40, (7, 49, 2))
+    points[3, 30] = np.nan
+    np.savetxt(tmp_path / "DISFA_part1_land.txt", points.reshape(7, 98), fmt="%.5f")
+    arrays, _ = made(tmp_path, "SN002", units=8, crop="8,4,32,32")
+    assert arrays["landmarks"].dtype == np.float32
+    unknown = np.isnan(arrays["landmarks"]).all((1, 2))
+    of = np.rint(arrays["timestamps"] * FPS).astype(int)
+    assert set(of[unknown]) == {3} | ({7} & set(of))  # one lacks a point, one is not listed
+    expected = (points[of[~unknown]] + 0.5 - (8, 4)) / 32
+    np.testing.assert_allclose(arrays["landmarks"][~unknown], expected, atol=1e-5)
+    (tmp_path / "DISFA_part1_land.txt").write_text("1 2 3\n")
+    with pytest.raises(ValueError, match=r"_land.txt has 3 columns, expected 98"):
+        find(tmp_path, units=8)
+
+
 def test_lists_may_lie_elsewhere(tmp_path):
     pictures(tmp_path / "SN002", range(8))
     (tmp_path / "list").mkdir()

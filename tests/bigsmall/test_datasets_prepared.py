@@ -36,6 +36,13 @@ def made(stretches=(0, 7, 20), seed=0, shown=None):
     }
 
 
+def faces(lacking=7):
+    """Landmarks of 20 frames, but for some."""
+    points = np.random.default_rng(1).random((20, 49, 2), dtype=np.float32)
+    points[lacking] = np.nan
+    return points
+
+
 @pytest.fixture
 def recording(tmp_path):
     write_prepared(tmp_path / "a.safetensors", made(), META)
@@ -99,6 +106,8 @@ def test_more_files_than_a_process_may_keep_open(recording):
         ({"big_frame": np.arange(20)[::-1].copy()}, "big_frame"),
         ({"big_frame": np.arange(1, 21)}, "big_frame"),
         ({"au": np.zeros((20, 3), np.uint8)}, r"au has shape \(20, 3\), expected \(20, 2\)"),
+        ({"landmarks": np.zeros((20, 98), np.float32)}, r"landmarks has shape \(20, 98\), expected \(20, 49, 2\)"),
+        ({"landmarks": faces(lacking=(7, 3, 0))}, "landmarks of frame 7 are known in part"),
     ],
 )
 def test_arrays_that_contradict_one_another_are_not_written(tmp_path, change, message):
@@ -214,6 +223,27 @@ def test_a_mirrored_clip_is_mirrored_in_all_that_is_read(several):
         assert torch.equal(mirrored[name][:3], x[:3])
         assert torch.equal(mirrored[name][6:], x[6:])
     assert torch.equal(targets["pulse"], same["pulse"])
+
+
+def test_landmarks_are_mirrored_with_the_pictures(tmp_path):
+    write_prepared(tmp_path / "a.safetensors", {**made(), "landmarks": faces(), "big": made()["big"]}, META)
+    write_prepared(tmp_path / "b.safetensors", made(), META)
+    clips = Clips([Prepared(tmp_path / f"{name}.safetensors") for name in "ab"], 3, ("big",), ("au", "landmarks"))
+    first, second = (np.flatnonzero(clips.recording == i)[:3] for i in (0, 1))
+    _, plain = clips.batch([*first, second[0]])
+    _, mirrored = clips.batch([*first, second[0]], mirror=np.array([True, False, True, True]))
+    assert plain["landmarks"].shape == (12, 49, 2)
+    at = clips.start[first][:, None] + np.arange(3)
+    np.testing.assert_array_equal(plain["landmarks"][:9], faces()[at.ravel()])  # of frame 7 none is known
+    assert plain["landmarks"][9:].isnan().all()  # of b nothing is known
+    there, back = plain["landmarks"][:3], mirrored["landmarks"][:3]
+    pairs = {0: 9, 4: 5, 10: 10, 14: 18, 19: 28, 22: 25, 24: 29, 31: 37, 34: 34, 38: 42, 43: 45, 46: 48}
+    for left, right in pairs.items():
+        for a, b in ((left, right), (right, left)):
+            torch.testing.assert_close(back[:, a, 0], 1 - there[:, b, 0])
+            assert torch.equal(back[:, a, 1], there[:, b, 1])
+    torch.testing.assert_close(mirrored["landmarks"][3:6], plain["landmarks"][3:6], equal_nan=True)
+    assert torch.equal(mirrored["au"].nan_to_num(), plain["au"].nan_to_num())
 
 
 def test_recordings_that_do_not_go_together(several, tmp_path):
