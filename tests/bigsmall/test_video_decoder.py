@@ -208,8 +208,9 @@ def test_a_script_needs_no_main_guard(clip, tmp_path):
 
 
 READING = """
-import sys, time
+import signal, time
 from bigsmall import open_video
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with interrupts ignored
 for frame in open_video({clip!r}):
     print(frame.index, flush=True)
     time.sleep(60)
