@@ -9,7 +9,7 @@
 
 from .evaluate import Evaluation, evaluate, score
 from .postprocess import CONVENTIONS, Convention
-from .predict import Prediction, load_predictions, predict
+from .predict import Prediction, load_predictions, predict, unpredicted
 
 __all__ = [
     "CONVENTIONS",
@@ -20,4 +20,5 @@ __all__ = [
     "load_predictions",
     "predict",
     "score",
+    "unpredicted",
 ]

@@ -205,8 +205,6 @@ def predict(
     units = run.units(recording) if "au" in outputs else ()
     if units and outputs["au"].shape[1] != len(units):
         raise ValueError(f"model: it gives {outputs['au'].shape[1]} action units, expected one for each of {units}")
-    references = set(ARRAYS) & set(recording.arrays) - set(TASKS)  # `au` and `respiration` are what is trained on
-    held = {name: np.asarray(getattr(recording, name)) for name in references}
     notes = []
     if isinstance(run.model, Predictor):
         for name in ("convention", "crop"):
@@ -214,13 +212,25 @@ def predict(
             if own != theirs:
                 notes.append(f"prepared with the {name} {theirs!r}; the weights were trained with {own!r}")
     return Prediction(
-        name=recording.name, subject=recording.subject, dataset=recording.dataset, fps=recording.fps, model=run.name,
-        key=run.key(recording), notes=tuple(notes), colours=_colours(recording),
-        action_units=units,
+        model=run.name, key=run.key(recording), notes=tuple(notes), action_units=units,
         labelled_units=recording.action_units if "au" in recording.arrays else (),
         au_labels=np.asarray(recording.au) if "au" in recording.arrays else None,
-        **held, **outputs,
+        **_known(recording), **outputs,
     )  # fmt: skip
+
+
+def unpredicted(recording: Prepared) -> Prediction:
+    """What POS and CHROM are scored by, which need no network: its pulse is unknown everywhere."""
+    pulse = np.full(len(recording), np.nan, np.float32)
+    return Prediction(model="no network", key="", pulse=pulse, **_known(recording))
+
+
+def _known(recording: Prepared) -> dict[str, Any]:
+    """Whose it is, its mean colours, and what there is to compare signals with."""
+    references = set(ARRAYS) & set(recording.arrays) - set(TASKS)  # `au` and `respiration` are what is trained on
+    plain = {name: getattr(recording, name) for name in ("name", "subject", "dataset", "fps")}
+    held = {name: np.asarray(getattr(recording, name)) for name in references}
+    return {**plain, **held, "colours": _colours(recording)}
 
 
 def _outputs(run: Runner, recording: Prepared) -> dict[str, Any]:
