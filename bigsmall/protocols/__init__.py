@@ -48,7 +48,7 @@ def run(name: str, output: str | os.PathLike[str], overrides: Sequence[str] = ()
     from .study import Study
 
     protocol = importlib.import_module(f".{name}", __package__)
-    folder = Path(output)
+    folder = Path(output).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     text: str = protocol.run(Study(folder, read(overrides)))
     return text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ class Options:
         seeds: of the training runs; tables give mean and standard deviation over them.
         rows: only these.
         segments: the N of Fig. 5.
-        convention: of the evaluation.
+        convention: of the evaluation; with `data` or `tests` by default "bigsmall", as the paper's numbers are made.
         recipe: a training configuration; None: "paper", and simulated.yaml's where `data` is None.
         train: changes of the recipe. finetune: changes of it for the second training.
         pretrained: {ROW: a run or weight file} that the second training starts from, in place of a first one; for
@@ -61,21 +61,41 @@ class Options:
 
 
 def read(overrides: Sequence[str]) -> Options:
-    """The options from `key=value` changes of the defaults.
+    """The options from `key=value` changes of the defaults. Paths of data are made absolute.
 
     Raises:
         ValueError: an unknown key, or a value of a wrong kind.
     """
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Options), OmegaConf.from_dotlist(list(overrides)))
-        options = OmegaConf.to_object(merged)
+        changes = OmegaConf.from_dotlist(list(overrides))
+        real = {"convention": "bigsmall"} if changes.get("data") or changes.get("tests") else {}
+        options = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Options), real, changes))
     except OmegaConfBaseException as error:
         known = ", ".join(of.name for of in fields(Options))
         raise ValueError(
             f"{error.full_key or 'an option'} is wrong: {str(error.msg).splitlines()[0]}; options are {known}"
         ) from error
     assert isinstance(options, Options)
-    return options
+    return replace(
+        options,
+        data=_absolute(options.data),
+        rates=_absolute(options.rates),
+        aligned=_absolute(options.aligned),
+        tests={name: _absolute(spec) for name, spec in options.tests.items()},
+        pretrained={row: _found(source) for row, source in options.pretrained.items()},
+    )
+
+
+def _absolute(spec: Any) -> Any:
+    """A specification that means the same from another working directory."""
+    if not isinstance(spec, dict):
+        return spec
+    return {key: str(Path(value).resolve()) if key in ("prepared", "root") else value for key, value in spec.items()}
+
+
+def _found(source: str) -> str:
+    """A path, or a name of weights as it is."""
+    return str(Path(source).resolve()) if Path(source).exists() else source
 
 
 def simulated(changes: Mapping[str, Any]) -> dict[str, Any]:

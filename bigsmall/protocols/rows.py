@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from .. import models
 from ..datasets import open_prepared
+from ..evaluation import unpredicted
 from ..evaluation.postprocess import named
 from .paper import COLUMNS, Table
 from .study import Row, Spec, Split, Study, built, network, numbers
@@ -60,13 +61,21 @@ def taught(study: Study, rows: Sequence[Row], learns: Sequence[Spec]) -> list[Ro
     """The rows whose networks find in the data all that they are trained with; the others are noted."""
     folders = {of["prepared"] for of in learns}
     held = [{array for r in open_prepared(folder) for array in r.arrays} for folder in folders]
-    left = [row.name for row in rows if any(set(built(of).also) - arrays for of in row.networks for arrays in held)]
+    also = {row.name: {name for of in row.networks for name in built(of).also} for row in rows}
+    left = [name for name, needs in also.items() if any("au" in arrays and needs - arrays for arrays in held)]
     if left:
         study.notes[
-            "Left out, for what is learnt holds no landmarks, which they are trained with (BP4D+ with aligned: landmarks "
-            f"does, and DISFA's _land.txt lists): {', '.join(left)}."
+            "Left out, for what is learnt holds no landmarks, which they are trained with (BP4D+ with aligned: "
+            f"landmarks does, and DISFA's _land.txt lists): {', '.join(left)}."
         ] = None
     return [row for row in rows if row.name not in left]
+
+
+def unsupervised(study: Study) -> list[str]:
+    """Those of PEERS that the options ask for; data are prepared for them from here on."""
+    asked = [name for name in PEERS if study.options.rows is None or name in study.options.rows]
+    study.pictures = bool(asked)
+    return asked
 
 
 def measure(
@@ -76,14 +85,17 @@ def measure(
     first, rows = study.options.seeds[0], taught(study, rows, [split.learn for split in splits])
     for seed in study.options.seeds:
         for row in rows:
-            summary = study.measured(row, splits, seed)
-            results.add(row.name, seed, numbers(summary))
-            for peer in peers:
-                if peer in summary:
-                    results.add(peer, first, numbers({key: summary[key] for key in (peer, f"{peer}_column")}, peer))
+            if summary := study.measured(row, splits, seed):
+                results.add(row.name, seed, numbers(summary))
+    if peers:
+        study.tell(f"measuring {' and '.join(peers)}")
+        summary = study.scores((unpredicted(r) for split in splits for r in split.rates), ["pulse"])
+        for peer in peers:
+            if peer in summary:
+                results.add(peer, first, numbers(summary, peer))
     if any(peer not in results.rows for peer in peers):
         study.notes["POS and CHROM are measured where the data hold a picture of every frame (`frames`)."] = None
-    for row in rows:
+    for row in (row for row in rows if row.name in results.rows):
         cost = models.describe(row.networks[0]["name"], **row.networks[0]["options"])
         results.add(row.name, first, {"MFLOPs": cost.flops_per_frame / 1e6, "M parameters": cost.parameters / 1e6})
 
@@ -123,7 +135,7 @@ def said(study: Study, data: str = "") -> list[str]:
         "The paper's bands: 0.75-2.5 Hz and 0.13-0.5 Hz, strongest bin of the periodogram.",
         "MAE and RMSE per minute, MAPE and action units in per cent; SNR in dB and MACC, the correlation of the waves, "
         "are not in the paper's tables; MFLOPs are multiply-adds of a frame.",
-        f"Frames that a step of training learnt from: {', '.join(study.seen) or 'none'}. Where Small sees more clips than "
-        "Big, those have no action units, so that networks of action units alone see as many labelled frames.",
+        f"Frames that a step of training learnt from: {', '.join(study.seen) or 'none'}. Where Small sees more clips "
+        "than Big, those have no action units, so that networks of action units alone see as many labelled frames.",
         *study.notes,
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,19 +13,21 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from .. import models
-from ..datasets import Prepared, folds, open_prepared, prepare
+from ..datasets import Prepared, open_prepared, prepare
 from ..datasets.prepared import TARGETS
-from ..evaluation import Prediction, evaluate, load_predictions, score
-from ..models import Network
+from ..evaluation import Prediction, evaluate, score
+from ..models import TASKS, Network
 from ..training import config as recipes
 from ..training import train
 from ..training.network import separate
 from ..weights import ACTION_UNITS, load
 from .options import Options, simulated
 from .paper import BREATH, HEART, UNITS, Numbers
+from .specs import all_trials, coded, needs, tested_on
 
 SCORES = ("mae", "rmse", "mape", "pearson")  # of a rate, in the order of the tables' columns
 QUALITY = ("HR SNR", "HR MACC", "BR SNR", "BR MACC")  # dB, and correlation of the waves: not in the paper's tables
+SIGNALS = tuple(task for task in TASKS if task != "au")
 CLIP = 3  # frames of the paper's clips
 Spec = dict[str, Any]
 Summary = dict[str, dict[str, Any]]
@@ -60,12 +62,14 @@ class Study:
         folder, options: as given.
         notes: sentences for the report, as they come up.
         seen: how many frames of a step each network learnt from, likewise.
+        pictures: whether data are prepared for POS and CHROM, which need a picture of every frame.
     """
 
     def __init__(self, folder: Path, options: Options) -> None:
         self.folder, self.options = folder, options
         self.notes: dict[str, None] = {}
         self.seen: dict[str, None] = {}
+        self.pictures = False
         self.simulated = simulated(options.simulator)
         self._console = Console(stderr=True)
 
@@ -80,7 +84,7 @@ class Study:
         if "prepared" in spec:
             return Path(spec["prepared"])
         folder = self.folder / "data" / name
-        prepare({**_needs(networks), **spec}, folder, workers=self.options.workers)
+        prepare({**needs(map(built, networks), self.pictures), **spec}, folder, workers=self.options.workers)
         return folder
 
     def splits(self, networks: Sequence[Spec]) -> list[Split]:
@@ -94,12 +98,12 @@ class Study:
 
     def folded(self, name: str, data: Spec, rates: Spec | None, networks: Sequence[Spec]) -> list[Split]:
         """Subject-exclusive folds of a dataset; where rates are tested on another one, nobody is in both parts."""
-        data, rates = _coded(data), rates or _all_trials(_coded(data))
+        data, rates = coded(data), rates or all_trials(coded(data))
         learn = self.prepared(name + "data", data, networks)
         more = learn if rates == data else self.prepared(name + "rates", rates, networks)
         here, there = ({r.subject for r in open_prepared(folder)} for folder in (learn, more))
         made = []
-        for index, tested in enumerate(_tested(self.options.folds, here | there)):
+        for index, tested in enumerate(tested_on(self.options.folds, here | there)):
             entry = {"prepared": str(learn), "subjects": sorted(here - tested)}
             units = open_prepared(learn, subjects=sorted(here & tested))
             test = units if more == learn else open_prepared(more, subjects=sorted(there & tested))
@@ -109,7 +113,7 @@ class Study:
     def learnt(self, networks: Sequence[Spec]) -> Spec:
         """All of `data`, to be learnt."""
         of = self.options
-        return {"prepared": str(self.whole("learn", None if of.data is None else _coded(of.data), networks))}
+        return {"prepared": str(self.whole("learn", None if of.data is None else coded(of.data), networks))}
 
     def whole(self, name: str, spec: Spec | None, networks: Sequence[Spec]) -> Path:
         """The folder of a dataset, all of it; None: simulated people, of the part that is so called."""
@@ -131,13 +135,31 @@ class Study:
         assert isinstance(made, dict)
         return {str(key): value for key, value in made.items()}
 
-    def train(self, run: str, of: Spec, learn: Spec, seed: int, *, second: bool = False, **changes: Any) -> Path:
+    def told(self, of: Spec, learn: Spec, wanted: Sequence[str] | None = None) -> list[str]:
+        """Those of the network's tasks, or of the `wanted` ones, that the data tell of; noted where there is none."""
+        asked, recordings = wanted or built(of).tasks, _recordings(learn)
+        tasks = [task for task in asked if any(TARGETS[task] in r.arrays for r in recordings)]
+        if not tasks:
+            what = " or ".join(asked)
+            self.notes[f"{of['name']} is left out where the data that it would learn tell nothing of {what}."] = None
+        return tasks
+
+    def train(
+        self,
+        run: str,
+        of: Spec,
+        learn: Spec,
+        seed: int,
+        *,
+        second: bool = False,
+        tasks: Sequence[str] | None = None,
+        **changes: Any,
+    ) -> Path:
         """Train a network, unless its run is done; the weight file.
 
         Tasks that nothing is known of are left out; the action units are those of the data.
         """
-        recordings = open_prepared(learn["prepared"], subjects=learn.get("subjects"))
-        known = {task for task, array in TARGETS.items() if any(array in r.arrays for r in recordings)}
+        recordings = _recordings(learn)
         units = next((r.action_units for r in recordings if r.action_units), ())
         model, recipe = built(of), self.recipe(second)
         self._as_many_frames(of["name"], model, recipe, recordings)
@@ -145,8 +167,8 @@ class Study:
             of = _with_units(of, units)
             recipe["pos_weight"] = "auto"  # the paper's are of its own units
         config = {
-            **recipe, "seed": seed, "model": of, "data": {"learn": learn},
-            "tasks": [task for task in model.tasks if task in known], **changes,
+            **recipe, "seed": seed, "model": of, "data": {"learn": learn}, "tasks": self.told(of, learn, tasks),
+            **changes,
         }  # fmt: skip
         self.tell(f"training {run}")
         return train(config, self.folder / "runs" / run)
@@ -171,40 +193,42 @@ class Study:
         shown = f" ({big} of Big)" if "big" in model.reads else ""
         self.seen[f"{name} {recipe['batch'] * n * recipe.get('clips', 1)}{shown}"] = None
 
-    def test(self, run: str, weights: Path, recordings: Sequence[Prepared], tasks: Sequence[str] | None = None) -> Path:
-        """Run trained weights over recordings; the folder of their predictions, with a report of its own."""
+    def test(self, run: str, weights: Path, recordings: Sequence[Prepared], tasks: Sequence[str]) -> list[Path]:
+        """Run trained weights over recordings, with a report of its own; the files of their predictions."""
         folder = self.folder / "runs" / run
         self.tell(f"testing {run}")
         evaluate(weights, recordings, tasks=tasks, convention=self.options.convention, output=folder)
-        return folder / "predictions"
+        return [folder / "predictions" / r.dataset / f"{r.name}.safetensors" for r in recordings]
 
-    def scores(self, folders: Sequence[Path]) -> Summary:
-        """`Evaluation.summary` of the predictions in some folders together."""
+    def scores(self, predictions: Iterable[Prediction], tasks: Sequence[str]) -> Summary:
+        """`Evaluation.summary` of these tasks."""
+        return score(predictions, tasks=tasks, convention=self.options.convention).summary
 
-        def predictions() -> Iterator[Prediction]:
-            for folder in folders:
-                yield from map(Prediction.load, load_predictions(folder))
+    def measured(
+        self, row: Row, splits: Sequence[Split], seed: int, starts: Mapping[str, str] | None = None, **changes: Any
+    ) -> Summary:
+        """Train a row's networks on every split, as `train` does, and score all that they were tested on together.
 
-        return score(predictions(), convention=self.options.convention).summary
-
-    def measured(self, row: Row, splits: Sequence[Split], seed: int, **changes: Any) -> Summary:
-        """Train a row's networks on every split, as `train` does, and score all that they were tested on together."""
+        A network of whose tasks the data tell nothing is left out. `starts`: what to start from, by the split's name.
+        """
         found: Summary = {}
         for of in row.networks:
-            units, rates = [], []
+            if not all(self.told(of, split.learn, changes.get("tasks")) for split in splits):
+                continue
+            files: dict[tuple[str, ...], list[Path]] = {}
             for split in splits:
                 run = run_name(row, of, split, seed)
-                weights = self.train(run, of, split.learn, seed, **changes)
-                tasks, where = load(weights).tasks, "/".join(filter(None, (run, split.test)))
-                if split.units is split.rates:
-                    rates.append(self.test(where, weights, split.rates))
-                    continue
-                if "au" in tasks:
-                    units.append(self.test(f"{where}/units", weights, split.units, ["au"]))
-                if signals := [task for task in tasks if task != "au"]:
-                    rates.append(self.test(f"{where}/rates", weights, split.rates, signals))
-            for folders in (units, rates):
-                found |= self.scores(folders) if folders else {}
+                start = starts[split.name] if starts else None
+                weights = self.train(run, of, split.learn, seed, **{"init_from": start, **changes})
+                parts: dict[str, tuple[tuple[str, ...], list[Prepared]]] = {"": (TASKS, split.rates)}
+                if split.units is not split.rates:
+                    parts = {"units": (("au",), split.units), "rates": (SIGNALS, split.rates)}
+                for part, (asked, recordings) in parts.items():
+                    if tasks := [task for task in load(weights).tasks if task in asked]:
+                        where = "/".join(filter(None, (run, split.test, part)))
+                        files.setdefault(asked, []).extend(self.test(where, weights, recordings, tasks))
+            for asked, paths in files.items():
+                found |= self.scores(map(Prediction.load, paths), asked)
         return found
 
 
@@ -250,29 +274,5 @@ def _recipe(name: str) -> Path:
     return Path(recipes.__file__).with_name(f"{name}.yaml") if name in recipes.names() else Path(name)
 
 
-def _needs(networks: Iterable[Spec]) -> Spec:
-    """Options of `prepare` for what networks read."""
-    made = [built(of) for of in networks]
-    sizes = {int(name.partition(":")[2]) for model in made for name in model.reads if ":" in name}
-    every = math.gcd(*(model.big_every for model in made if "big" in model.reads))
-    return {"frames": sorted(sizes), **({"big_every": every} if every else {})}
-
-
-def _coded(data: Spec) -> Spec:
-    """What is learnt of BP4D+, unless it is said: the trials whose action units are coded (FACTS 5)."""
-    return {"au_subset": True, **data} if data.get("dataset") == "bp4d_plus" else data
-
-
-def _all_trials(data: Spec) -> Spec:
-    return {**data, "au_subset": False} if data.get("dataset") == "bp4d_plus" and data.get("au_subset") else data
-
-
-def _tested(of: Any, subjects: set[str]) -> list[set[str]]:
-    """The subjects that each fold is tested on."""
-    if isinstance(of, int):
-        where = folds(sorted(subjects), of)
-        return [{name for name, k in where.items() if k == index} for index in range(of)]
-    lists = [set(Path(path).read_text(encoding="utf-8").split()) & subjects for path in of]
-    if sum(map(len, lists)) > len(set().union(*lists)) or not all(lists):
-        raise ValueError(f"folds was {of}, expected files of subjects of the data, nobody in two of them")
-    return lists
+def _recordings(learn: Spec) -> list[Prepared]:
+    return open_prepared(learn["prepared"], subjects=learn.get("subjects"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .paper import TABLE2
-from .rows import PEERS, ROWS, measure, report, wanted
+from .rows import PEERS, ROWS, measure, report, unsupervised, wanted
 from .study import Row, Study
 from .tables import Results
 
@@ -12,7 +12,7 @@ def run(study: Study) -> str:
     """With `aligned`, the networks of action units are measured on aligned faces as well."""
     of, results = study.options, Results()
     rows = [row for row in wanted(study, ROWS, PEERS) if row.name in TABLE2]
-    peers = [name for name in PEERS if of.rows is None or name in of.rows]
+    peers = unsupervised(study)
     networks = [network for row in rows for network in row.networks]
     measure(study, rows, study.splits(networks), results, peers)
     if of.aligned is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..datasets import open_prepared
 from .paper import HEART, TABLE3
-from .rows import PEERS, ROWS, measure, report, wanted
+from .rows import PEERS, ROWS, measure, report, unsupervised, wanted
 from .study import QUALITY, Spec, Split, Study
 from .tables import Results
 
@@ -13,7 +13,7 @@ def run(study: Study) -> str:
     """All of `data` is learnt, all of each of `tests` tested on; without any, less easy simulated people."""
     of = study.options
     rows = [row for row in wanted(study, ROWS, PEERS) if row.name in TABLE3["pure"]]
-    peers = [name for name in PEERS if of.rows is None or name in of.rows]
+    peers = unsupervised(study)
     networks = [network for row in rows for network in row.networks]
     learn = study.learnt(networks)
     tests: dict[str, Spec | None] = {**of.tests} or {"harder": None}

@@ -27,9 +27,11 @@ def run(study: Study) -> str:
             start = of.pretrained.get(row.name)
             if start is None:
                 learn = study.learnt(networks)
+                if not study.told(row.networks[0], learn):
+                    continue
                 start = str(study.train(f"{row.name}/first/seed{seed}", row.networks[0], learn, seed))
-            summary = study.measured(row, splits, seed, second=True, init_from=start, tasks=["au"])
-            results.add(row.name, seed, numbers(summary))
+            if summary := study.measured(row, splits, seed, second=True, init_from=start, tasks=["au"]):
+                results.add(row.name, seed, numbers(summary))
     study.notes["A layer whose number of action units differs from the first training's starts anew."] = None
     title = f"Table 4: action units, fine-tuned and tested on {name}; the paper's on DISFA, 8 units"
     data = f"fine-tuned and tested on {spec or 'simulated people'}, folds by subject: {of.folds}"

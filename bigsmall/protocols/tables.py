@@ -114,8 +114,10 @@ def write(
 
 
 def bars(path: Path, results: Results, paper: Mapping[str, Numbers], columns: Sequence[str]) -> None:
-    """A picture: a panel a column, a bar a row, a dot a seed, a diamond for the paper's number."""
+    """A picture: a panel a column, a bar a row, a dot a seed, a diamond for the paper's number; none of nothing."""
     shown = results.columns(columns)
+    if not shown:
+        return
     rows = list(results.rows)
     figure = figure_of(max(1.0, 0.32 * len(rows)) + 1.1, 2.4 * len(shown) + 1.4)
     for axes, column in zip(figure.subplots(1, len(shown), sharey=True, squeeze=False)[0], shown, strict=True):

@@ -29,7 +29,7 @@ from bigsmall.protocols import (
     transfer,
 )
 from bigsmall.protocols.study import Row, Study, network, numbers
-from bigsmall.protocols.tables import Results, differences, markdown
+from bigsmall.protocols.tables import Results, bars, differences, markdown
 from bigsmall.weights import ACTION_UNITS, load
 
 FPS, FRAMES = 15, 180
@@ -90,13 +90,14 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Evaluation, "save", lambda *_: [])
     monkeypatch.setattr(transfer, "TASKS", ("au", "pulse"))
     monkeypatch.setattr(table1, "ROWS", tuple(map(shrunk, table1.ROWS)))
-    for module in (table2, table3, table4):
+    monkeypatch.setattr(crossval, "ABLATED", table1.ROWS)
+    for module in (crossval, table2, table3, table4):
         monkeypatch.setattr(module, "ROWS", tuple(map(shrunk, rows.ROWS)))
-    for module in (crossval, transfer, fig6):
+    for module in (transfer, fig6):
         monkeypatch.setattr(module, "network", lambda name, **options: small(name, options))
 
 
-QUICK = ("train.epochs=1", "train.batch=40", "folds=2", "seeds=[0]", "convention=bigsmall")
+QUICK = ("train.epochs=1", "train.batch=40", "folds=2", "seeds=[0]")
 
 
 def a_study(folder: Path, *overrides: str) -> Study:
@@ -129,13 +130,15 @@ def test_every_row_of_the_paper_has_a_network_or_needs_none() -> None:
 
 
 def test_options() -> None:
-    of = options.read(["data.prepared=x", "seeds=[4,5]", "train.steps=7", "tests.pure.dataset=pure"])
+    of = options.read(["data.prepared=x", "seeds=[4,5]", "train.steps=7", "tests.pure.root=/y"])
+    here = str(Path("x").resolve())
     assert (of.data, of.seeds, of.train, of.tests) == (
-        {"prepared": "x"},
+        {"prepared": here},
         [4, 5],
         {"steps": 7},
-        {"pure": {"dataset": "pure"}},
+        {"pure": {"root": "/y"}},
     )
+    assert options.read(["pretrained.bigsmall=default"]).pretrained == {"bigsmall": "default"}  # a name, no path
     for wrong, said in (
         ("people=3", "people.*options are data"),
         ("seeds=[1,1]", "seeds"),
@@ -145,6 +148,12 @@ def test_options() -> None:
             options.read([wrong])
     with pytest.raises(ValueError, match="simulator has no train"):
         options.simulated({"train": {}})
+
+
+def test_real_data_are_evaluated_as_the_papers_numbers_were() -> None:
+    for given, convention in ((), "ours"), (("data.prepared=x",), "bigsmall"), (("tests.a.prepared=x",), "bigsmall"):
+        assert options.read(given).convention == convention
+        assert options.read([*given, "convention=toolbox"]).convention == "toolbox"
 
 
 def test_recipes(tmp_path: Path) -> None:
@@ -222,6 +231,20 @@ def test_what_is_prepared_is_what_the_networks_read(tmp_path: Path, monkeypatch:
     ]
 
 
+def test_pos_and_chrom_find_a_picture_of_every_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    specs = []
+    monkeypatch.setattr(study, "prepare", lambda spec, folder, workers: specs.append(spec))
+    of = a_study(tmp_path, "rows=[bigsmall,pos]")
+    assert rows.unsupervised(of) == ["pos"]
+    for networks in ((), ("bigsmall",), ("big",), ("bigsmall", "tscan9")):
+        of.prepared("a", {"dataset": "pure"}, [network(name) for name in networks])
+    assert [(spec["frames"], spec.get("big_every")) for spec in specs] == [([36], None), ([36], 3), ([], 1), ([9], 3)]
+    of = a_study(tmp_path, "rows=[bigsmall]")
+    assert rows.unsupervised(of) == []
+    of.prepared("b", {"dataset": "pure"}, [network("bigsmall")])
+    assert specs[-1]["frames"] == []
+
+
 # --- training and scores ----------------------------------------------------------------------------------------------
 
 
@@ -283,6 +306,65 @@ def test_folds_are_scored_together_and_runs_done_once(
     monkeypatch.setattr("bigsmall.training.run.fit", fit)
     again = of.measured(row, splits, 0)
     assert numbers(again) == numbers(summary)
+
+
+def test_only_what_is_tested_now_is_scored(tiny: None, tmp_path: Path) -> None:
+    """Predictions of other recordings in the run's folder do not count, nor units in what rates are tested on."""
+    coded, every = made(tmp_path / "coded", "ABCD"), made(tmp_path / "every", "ABCD", trials=2)
+    of = a_study(tmp_path / "out", f"data.prepared={coded}", f"rates.prepared={every}")
+    row = Row("bigsmall", (network("bigsmall", big_size=16),))
+    splits = of.splits(row.networks)
+    summary = of.measured(row, splits, 0)
+    assert (summary["au"]["AU01"]["frames"], summary["heart_rate"]["n"]) == (4 * FRAMES, 8)
+    fewer = [split._replace(units=split.units[:1], rates=split.rates[:1]) for split in splits]
+    summary = of.measured(row, fewer, 0)
+    assert (summary["au"]["AU01"]["frames"], summary["heart_rate"]["n"]) == (2 * FRAMES, 2)
+
+
+def test_what_the_data_do_not_tell_of_is_left_out(tiny: None, tmp_path: Path) -> None:
+    data = made(tmp_path / "data", "ABCD", known=False)
+    text = protocols.run("table1", tmp_path / "out", [f"data.prepared={data}", *QUICK, "rows=[small,big,bigsmall]"])
+    assert "**small**" in text
+    assert "**bigsmall**" in text
+    assert "**big**" not in text
+    assert "big is left out where the data that it would learn tell nothing of au." in text
+
+
+def test_transfer_starts_each_fold_from_its_own_people(tiny: None, tmp_path: Path) -> None:
+    """Not from those that it is tested on; a task that nothing is known of is no part of the matrix."""
+    data, out = made(tmp_path / "data", "ABCD", known=False), tmp_path / "out"
+    text = protocols.run("transfer", out, [f"data.prepared={data}", *QUICK, "finetune.epochs=1"])
+    assert "au first" not in text
+    for fold in ("fold0", "fold1"):
+        config = (out / "runs/pulse-first-then-pulse" / fold / "seed0/config.yaml").read_text()
+        assert f"init_from: {out}/runs/only-pulse/{fold}/seed0/model.safetensors\n" in config
+
+
+def test_pos_and_chrom_need_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study, "train", None)
+    data, out = made(tmp_path / "data", "AB"), tmp_path / "out"
+    text = protocols.run("table2", out, [f"data.prepared={data}", *QUICK, "rows=[pos]"])
+    assert "| **pos** |" in text
+    assert "| **chrom** |" not in text
+    assert (out / "table2.png").is_file()
+    bars(tmp_path / "none.png", Results(), paper.TABLE2, paper.COLUMNS)
+    assert not (tmp_path / "none.png").exists()
+
+
+def test_crossval_takes_the_papers_rows_before_the_registrys_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    monkeypatch.setattr(crossval, "measure", lambda study, rows, splits, results: found.extend(rows))
+    data, asked = made(tmp_path / "data", "AB"), "rows=[small,deepphys,efficientphys,bigsmall,deepphys9]"
+    text = protocols.run("crossval", tmp_path / "out", [f"data.prepared={data}", *QUICK, asked])
+    own = {row.name: row for row in (*rows.ROWS, *table1.ROWS)}
+    assert found == [
+        *(own[name] for name in ("small", "deepphys", "efficientphys", "bigsmall")),
+        Row("deepphys9", (network("deepphys9"),)),
+    ]
+    assert "deepphys, the paper" in text
+    assert "deepphys9, the paper" not in text
 
 
 def test_a_dataset_with_rates_and_no_waves_is_scored_by_its_rates() -> None:
@@ -387,6 +469,22 @@ def test_a_protocol_goes_on_where_it_was(tiny: None, tmp_path: Path, monkeypatch
     text = protocols.run("table1", out, overrides)
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert text == protocols.run("table1", tmp_path / "afresh", overrides)
+
+
+def test_a_protocol_goes_on_from_another_working_directory(
+    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(tmp_path / "data", "ABCD")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    text = protocols.run("crossval", "out", ["data.prepared=data", *QUICK])
+
+    def fit(*_: object, **__: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr("bigsmall.training.run.fit", fit)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert protocols.run("crossval", "../out", ["data.prepared=../data", *QUICK]) == text
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
