@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from .. import models, weights
 from ..models import BigSmall, Network
 from ..models.branches import BIG_BLOCKS, BigBranch
+from ..models.jaanet import unit_branches
 from .config import Config
 
 
@@ -55,13 +57,16 @@ def start(config: Config, tell: Callable[[str], None]) -> Network:
 
 
 def _take_over(model: Network, source: str, tell: Callable[[str], None]) -> None:
-    """Copy the tensors that have the same name and shape."""
+    """Copy the tensors that have the same name and shape; of JAA-Net, its units' branches by the units' names."""
     folder = Path(source)
     path = folder / "model.safetensors" if folder.is_dir() else weights.find(source)
-    found, own = weights.load_network(path)[0].state_dict(), model.state_dict()
+    network = weights.load_network(path)[0]
+    found, own = network.state_dict(), model.state_dict()
     same = {name: value for name, value in found.items() if name in own and own[name].shape == value.shape}
     if not same:
         raise ValueError(f"init_from: nothing in {path} fits; it is another network")
+    if model.also and network.also:
+        same |= unit_branches(model, network)
     model.load_state_dict(same, strict=False)
     if new := [name for name in own if name not in same]:
         tell(f"init_from: {len(same)} tensors from {path}; these start anew: {', '.join(new)}")
@@ -80,8 +85,11 @@ def learning(model: nn.Module, dropout: bool) -> None:
             module.train()
 
 
-def answers(model: Network, clips: int, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def answers(model: Network, clips: int, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
     """The outputs by task, where `inputs` has so many clips of Small for each of Big's."""
+    if model.also:
+        taught: Any = model.taught
+        return dict(zip(model.tasks, taught(*(inputs[name] for name in model.reads)), strict=True))
     if clips == 1:
         return models.answer(model, inputs)
     assert isinstance(model, BigSmall)

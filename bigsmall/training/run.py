@@ -95,6 +95,7 @@ def _work(
 ) -> tuple[Work, Card]:
     """What the configuration's data come to for the network, and the card of what will be learnt from them."""
     tasks = tuple(task for task in model.tasks if config.tasks is None or task in config.tasks)
+    learns = (*tasks, *(model.also if "au" in tasks else ()))
     n = config.frames or model.n_segment
     if n % model.n_segment:
         raise ValueError(f"frames was {n}, expected a multiple of the network's n_segment, {model.n_segment}")
@@ -103,14 +104,24 @@ def _work(
         found = {entry: _recordings(spec, folder / "data" / entry, group, workers) for entry, spec in data.items()}
         every = [recording for some in found.values() for recording in some]
         entries = [(entry, len(some), data[entry].get("share")) for entry, some in found.items()]
-        return Clips(every, n, model.reads, tasks, model.big_every), entries
+        return Clips(every, n, model.reads, learns, model.big_every), entries
 
     learnt, entries = clips(config.data)
     if untold := [task for task in tasks if not _told(task, learnt)]:
         raise ValueError(f"data: nothing in it tells of {', '.join(untold)}; name the other tasks, as in tasks=[pulse]")
+    if lacking := [target for target in learns[len(tasks) :] if not _told(target, learnt)]:
+        raise ValueError(
+            f"data: {config.model.name} learns action units with {', '.join(lacking)}, of which nothing in it tells; "
+            "BP4D+ prepared with aligned: landmarks does, and DISFA in JAANet's layout with its _land.txt lists"
+        )
+    units = model.action_units or learnt.action_units
+    if "au" in tasks and units != learnt.action_units:
+        raise ValueError(
+            f"model.options.action_units was {', '.join(units)}, and the data tell of {', '.join(learnt.action_units)}"
+        )
     batches = Batches(config, learnt, entries)
     validation = clips(config.validation.data)[0] if config.validation.data else None
-    work = Work(model, tasks, batches, positive_weight(config.pos_weight, learnt), validation, metrics)
+    work = Work(model, learns, batches, positive_weight(config.pos_weight, learnt), validation, metrics)
     people = {(r.dataset, r.subject) for r in learnt.recordings}
     counts = ", ".join(f"{count} recordings of {entry}" for entry, count, _ in entries)
     card = Card(
