@@ -21,6 +21,9 @@ def run(study: Study) -> str:
         measure(study, [Row(f"{row.name}, aligned", row.networks) for row in faces], splits, results)
     else:
         study.notes["Rows of aligned faces are ours where `aligned` names such data."] = None
-    study.notes["JAA-Net and BigSmall++ learn by the same losses as the others; the latter was not released."] = None
+    study.notes[
+        "JAA-Net and BigSmall++ learn action units with landmarks by their joint loss, and in all else by the recipe "
+        "of the others, not their authors'; the fusion of BigSmall++ was not released."
+    ] = None
     study.notes["EfficientPhys is the toolbox's at 72 pixels; its 9x9 of the paper was not released."] = None
     return report(study, "table2", "Table 2: other networks", results, TABLE2)
