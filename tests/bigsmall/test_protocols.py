@@ -485,6 +485,8 @@ def test_a_protocol_goes_on_from_another_working_directory(
     monkeypatch.setattr("bigsmall.training.run.fit", fit)
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert protocols.run("crossval", "../out", ["data.prepared=../data", *QUICK]) == text
+    monkeypatch.setattr(crossval, "run", lambda study: str(study.folder))  # which names the data and runs of it
+    assert protocols.run("crossval", "../out") == str(tmp_path / "out")
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
