@@ -78,6 +78,8 @@ def fit(config: Config, work: Work, folder: Path, group: Group, kept: Kept, told
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
     kept.ranking = [(float(value), int(step)) for value, step in state["kept"]]
+    if group.first:
+        kept.forget()  # a killed run may not have come to it
     first = int(state["step"])
     records = Records(folder if group.first else None, state["records"], first, config.tensorboard)
     step_of = Step(config, work, group, parameters)

@@ -13,7 +13,6 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -22,7 +21,7 @@ from training_data import configuration, write_folder
 
 # New processes are copies of one that has everything imported, and so begin at once.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["bigsmall.training.run", "bigsmall.datasets"])
+CONTEXT.set_forkserver_preload(["bigsmall.training.run", "bigsmall.datasets", "torch._dynamo"])  # optimizers want it
 
 EVERYTHING = {
     "steps": 10, "checkpoint_every": 3, "clips": 2, "mirror": True, "dropout": True, "accumulate": 2, "pcgrad": True,
@@ -37,34 +36,54 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return configuration(folder, validation=validation, **EVERYTHING)
 
 
-def run(config: dict[str, Any], output: Path, rank: int, size: int, port: int, killed: int | None) -> None:
-    """One process of a run. Kills itself at the event numbered `killed`: a step's end, or a file's renaming."""
+def run(config: dict[str, Any], output: Path, rank: int, size: int, port: int, killed: str | None) -> None:
+    """One process of a run, which writes down its steps beside `output`.
+
+    Kills itself before the event `killed`: "step S"; or, after that step, "FILE S", the renaming of a file into its
+    place, and "forget S", the removal of weights that are no longer among the best.
+    """
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
-    from bigsmall.training import loop, train
+    from bigsmall.training import kept, loop, train
 
-    events = 0
+    now, one_step = -1, loop.Step.__call__
 
-    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **options: Any) -> Any:
-            nonlocal events
-            events += 1
-            if events == killed:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return function(*args, **options)
+    def event(name: str) -> None:
+        if f"{name} {now}" == killed:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def before(function: Callable[..., Any], name: Callable[..., str]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            event(name(*args))
+            return function(*args)
 
         return call
 
-    os.replace = counted(os.replace)
-    loop.Step.__call__ = counted(loop.Step.__call__)  # type: ignore[method-assign]
+    def step(self: Any, number: int, *rest: Any) -> Any:
+        nonlocal now
+        now = number
+        event("step")
+        with open(output.with_name(f"steps{rank}"), "a", encoding="ascii") as file:
+            file.write(f"{number}\n")
+        return one_step(self, number, *rest)
+
+    os.replace = before(os.replace, lambda _, path: Path(path).name)
+    kept.Kept.forget = before(kept.Kept.forget, lambda _: "forget")  # type: ignore[method-assign]
+    loop.Step.__call__ = step  # type: ignore[method-assign]
     train(config, output, workers=1)
 
 
-def together(config: dict[str, Any], output: Path, size: int = 1, killed: tuple[int, int] | None = None) -> bool:
-    """Run to the end, or until process killed[0] dies at its event killed[1]; whether it came to the end."""
+def together(
+    config: dict[str, Any], output: Path, size: int = 1, killed: tuple[int, str] | None = None
+) -> list[list[int]]:
+    """Run to the end, or until process killed[0] dies before its event killed[1]; the steps of each process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    output.parent.mkdir(exist_ok=True)
+    steps = [output.with_name(f"steps{rank}") for rank in range(size)]
+    for path in steps:
+        path.write_text("")
     events = [killed[1] if killed and killed[0] == rank else None for rank in range(size)]
     processes: list[BaseProcess] = [
         CONTEXT.Process(target=run, args=(config, output, rank, size, port, event)) for rank, event in enumerate(events)
@@ -78,9 +97,10 @@ def together(config: dict[str, Any], output: Path, size: int = 1, killed: tuple[
     for process in processes:
         process.join()
     if killed:
-        return processes[killed[0]].exitcode == 0
-    assert [process.exitcode for process in processes] == [0] * size
-    return True
+        assert processes[killed[0]].exitcode == -signal.SIGKILL, f"{killed[1]} did not come"
+    else:
+        assert [process.exitcode for process in processes] == [0] * size
+    return [[int(line) for line in path.read_text().split()] for path in steps]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -89,15 +109,39 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-@pytest.mark.parametrize("size", [1, 2], ids=["1process", "2processes"])
+# Checkpoints are made after 3, 4, 6, 8, 9 and 10 steps, validations after 4, 8 and 10. Each kill with the process that
+# dies, and the step of the checkpoint that it leaves.
+KILLS = {
+    1: [
+        (0, "best.safetensors 3", 3),  # a file of the top is there, the best and the checkpoint are not
+        (0, "step 5", 4),  # between two checkpoints
+        (0, "checkpoint.pt 7", 6),  # the best, the top and the last are there
+        (0, "model.safetensors 9", 10),  # after the last checkpoint
+    ],
+    2: [
+        (1, "step 5", 4),
+        (0, "checkpoint.pt 7", 6),
+        (0, "forget 9", 10),  # after the last checkpoint, with one file too many at the top
+    ],
+}
+
+
+@pytest.mark.parametrize("size", KILLS, ids=["1process", "2processes"])
 def test_a_killed_run_ends_with_the_same_bits(size: int, config: dict, tmp_path: Path) -> None:
-    """Killed three times on its way: any process, at a step or at a renaming, drawn at random."""
-    together(config, tmp_path / "uninterrupted", size)
-    draw = np.random.default_rng(size).integers
-    ended = [together(config, tmp_path / "killed", size, (draw(size), 1 + draw(8))) for _ in range(3)]
-    assert ended == [False] * 3
-    together(config, tmp_path / "killed", size)
-    expected, found = contents(tmp_path / "uninterrupted"), contents(tmp_path / "killed")
+    """Killed again and again on its way, it goes on from the last checkpoint each time, and from nowhere else."""
+    whole, killed = tmp_path / "uninterrupted" / "run", tmp_path / "killed" / "run"
+    assert together(config, whole, size) == [[*range(10)]] * size
+    begin = 0
+    for rank, event, left in KILLS[size]:
+        steps = together(config, killed, size, (rank, event))
+        assert [of[:1] for of in steps] == [[*range(begin, 10)][:1]] * size, event
+        state = torch.load(killed / "checkpoint.pt", weights_only=True)
+        assert state["step"] == left
+        beyond = (killed / "log.csv").stat().st_size > state["records"]["log"]
+        assert beyond == (left < 10)  # what the table says of steps that will be done again
+        begin = left
+    assert together(config, killed, size) == [[]] * size
+    expected, found = contents(whole), contents(killed)
     assert found.keys() == expected.keys()
     assert {"model.safetensors", "best.safetensors", "log.csv", "angles.csv", "validation.csv"} <= found.keys()
     assert [name for name in found if found[name] != expected[name]] == []
