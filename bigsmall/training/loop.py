@@ -165,6 +165,7 @@ class Step:
 def validate(config: Config, work: Work, group: Group) -> Losses:
     """Losses over all clips of the validation's recordings: by task, and their sum as "loss"; and the metrics."""
     assert work.validation is not None
+    group.agree(work.model)
     clips, model = work.validation, work.model.eval()
     one = {task: torch.ones((), dtype=torch.float64, device=group.device) for task in work.tasks}
     sums = torch.zeros(2, len(work.tasks), dtype=torch.float64, device=group.device)

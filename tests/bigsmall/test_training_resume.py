@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import multiprocessing
 import os
 import signal
@@ -13,11 +14,17 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
 from training_data import configuration, write_folder
+
+from bigsmall import weights
+from bigsmall.datasets import Clips, open_prepared
+from bigsmall.models import answer
+from bigsmall.training.losses import known, losses
 
 # New processes are copies of one that has everything imported, and so begin at once.
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -37,7 +44,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def run(config: dict[str, Any], output: Path, rank: int, size: int, port: int, killed: str | None) -> None:
-    """One process of a run, which writes down its steps beside `output`.
+    """One process of a run, which writes down its steps, and the network at every validation, beside `output`.
 
     Kills itself before the event `killed`: "step S"; or, after that step, "FILE S", the renaming of a file into its
     place, and "forget S", the removal of weights that are no longer among the best.
@@ -46,7 +53,7 @@ def run(config: dict[str, Any], output: Path, rank: int, size: int, port: int, k
     torch.set_num_threads(1)
     from bigsmall.training import kept, loop, train
 
-    now, one_step = -1, loop.Step.__call__
+    now, seen, one_step, validate = -1, [], loop.Step.__call__, loop.validate
 
     def event(name: str) -> None:
         if f"{name} {now}" == killed:
@@ -67,9 +74,15 @@ def run(config: dict[str, Any], output: Path, rank: int, size: int, port: int, k
             file.write(f"{number}\n")
         return one_step(self, number, *rest)
 
+    def watched(config: Any, work: loop.Work, group: Any) -> dict[str, float]:
+        found = validate(config, work, group)
+        seen.append({"found": found, "state": {k: x.clone() for k, x in work.model.state_dict().items()}})
+        torch.save(seen, output.with_name(f"seen{rank}"))
+        return found
+
     os.replace = before(os.replace, lambda _, path: Path(path).name)
     kept.Kept.forget = before(kept.Kept.forget, lambda _: "forget")  # type: ignore[method-assign]
-    loop.Step.__call__ = step  # type: ignore[method-assign]
+    loop.Step.__call__, loop.validate = step, watched  # type: ignore[method-assign]
     train(config, output, workers=1)
 
 
@@ -145,6 +158,30 @@ def test_a_killed_run_ends_with_the_same_bits(size: int, config: dict, tmp_path:
     assert found.keys() == expected.keys()
     assert {"model.safetensors", "best.safetensors", "log.csv", "angles.csv", "validation.csv"} <= found.keys()
     assert [name for name in found if found[name] != expected[name]] == []
+
+
+def test_two_processes_validate_the_network_that_is_kept(tmp_path: Path) -> None:
+    """Batch normalisation's running statistics too, which each process has of its own clips between the steps."""
+    frames = np.random.default_rng(0).integers(0, 256, (30, 36, 36, 3), dtype=np.uint8)
+    data = write_folder(tmp_path / "made", 2, frames_36=frames)
+    model = {"name": "efficientphys", "options": {"size": 36, "n_segment": 3}}
+    validation = {"data": {"v": {"prepared": str(data)}}, "every": 1}
+    changes = {"steps": 3, "batch": 4, "learning_rate": 0.03, "model": model, "keep": {"top": 3}}
+    together(configuration(data, validation=validation, **changes), tmp_path / "run", 2)
+    for first, second in zip(*(torch.load(tmp_path / f"seen{rank}") for rank in (0, 1)), strict=True):
+        assert first["found"] == second["found"]
+        assert [name for name, x in first["state"].items() if not torch.equal(x, second["state"][name])] == []
+    with open(tmp_path / "run" / "validation.csv", encoding="utf-8") as file:
+        rows = [{name: float(cell) for name, cell in row.items()} for row in csv.DictReader(file)]
+    best = min(rows, key=lambda row: row["loss"])
+    for row in rows:
+        network, _ = weights.load_network(tmp_path / "run" / "top" / f"step-{int(row['step']):06d}.safetensors")
+        inputs, targets = Clips(open_prepared(data), 3, network.reads, network.tasks).batch(range(20))
+        with torch.inference_mode():
+            (loss,) = losses(answer(network.eval(), inputs), targets, known(targets)).values()
+        assert row["loss"] == pytest.approx(loss.item(), rel=1e-4)
+    (card,) = weights.load(tmp_path / "run" / "best.safetensors").cards
+    assert card.details["step"] == best["step"]
 
 
 def test_two_processes_equal_one(config: dict, tmp_path: Path) -> None:
