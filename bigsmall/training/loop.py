@@ -91,18 +91,20 @@ def fit(config: Config, work: Work, folder: Path, group: Group, kept: Kept, told
                 settings["lr"] = rate
             now, norm = step_of(step, parts, records)
             optimizer.step()
-            records.add("log", step, {**now, "learning_rate": rate, "gradient": norm}, now)
+            records.add("log", step, {**now, "learning_rate": rate, "gradient": norm})
+            records.show("log", step + 1, now)
             done, end = step + 1, step + 1 == batches.steps
             due = work.validation is not None and (done % every == 0 or end)
             if due:
                 found = validate(config, work, group)
-                records.add("validation", done, found, found)
+                records.add("validation", done, found)
+                records.show("validation", done, found)
                 if group.first:
                     kept.consider(model, done, found)
             if group.first and (due or end or done % config.checkpoint_every == 0):
                 kept.last(model, done)
                 ranking = [list(entry) for entry in kept.ranking]
-                lengths = records.lengths()
+                lengths = records.settle()
                 weights, moments = model.state_dict(), optimizer.state_dict()
                 state = {"step": done, "model": weights, "optimizer": moments, "records": lengths, "kept": ranking}
                 checkpoint.write(folder, state)
@@ -223,4 +225,5 @@ def _show_angles(work: Work, gradients: Gradients, step: int, records: Records) 
             by_pair = {f"{work.tasks[i]}-{work.tasks[j]}": between[i][j] for i, j in pairs}
             layer = name.removesuffix(".weight")
             scalars = {f"{layer}/{pair}": angle for pair, angle in by_pair.items()}
-            records.add("angles", step, {"layer": layer, **by_pair}, scalars)
+            records.add("angles", step, {"layer": layer, **by_pair})
+            records.show("angles", step + 1, scalars)

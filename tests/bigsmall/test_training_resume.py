@@ -160,6 +160,21 @@ def test_a_killed_run_ends_with_the_same_bits(size: int, config: dict, tmp_path:
     assert [name for name in found if found[name] != expected[name]] == []
 
 
+def test_tensorboard_shows_a_killed_runs_every_step_once(config: dict, tmp_path: Path) -> None:
+    """With the validation of the step that it goes on from, and nothing twice."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    config = config | {"tensorboard": True, "checkpoint_every": 10}
+    together(config, tmp_path / "run", killed=(0, "step 7"))
+    assert together(config, tmp_path / "run") == [[*range(4, 10)]]
+    board = accumulator.EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    for table, done in (("log", 1), ("validation", 0)):  # a row of the log is of the step, not of the steps done
+        with open(tmp_path / "run" / f"{table}.csv", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        shown = board.Scalars(f"{table}/pulse")
+        assert [event.step for event in shown] == [int(row["step"]) + done for row in rows]
+        assert [event.value for event in shown] == pytest.approx([float(row["pulse"]) for row in rows], rel=1e-5)
+
+
 def test_two_processes_validate_the_network_that_is_kept(tmp_path: Path) -> None:
     """Batch normalisation's running statistics too, which each process has of its own clips between the steps."""
     frames = np.random.default_rng(0).integers(0, 256, (30, 36, 36, 3), dtype=np.uint8)
