@@ -7,13 +7,14 @@ their greater extent, fills the picture.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from ..face import Box
 from ..video import Frame, Video
 from .prepared import POINTS
 from .recording import Labels, Recording
@@ -81,6 +82,25 @@ def with_landmarks(labels: Callable[[], Labels], path: Path, released: bool) -> 
     matrices = np.array([similarity(of, released=released) for of in points[known]])
     points[known] = points[known] @ matrices[:, :, :2].swapaxes(1, 2) + matrices[:, None, :, 2]
     return replace(made, landmarks=points)
+
+
+def in_boxes(points: np.ndarray, frames: Sequence[int], boxes: Sequence[Box]) -> np.ndarray:
+    """The landmarks of some frames of a video in shares of their boxes, (F, 49, 2) float32.
+
+    Args:
+        points: (n, 49, 2) x, y in pixels of the video's frames 0, 1, ...
+        frames, boxes: which frames, and a box of each.
+    Returns:
+        NaN of a frame that has none, lacks a point, or whose eyes are at one place, which is no face.
+    """
+    if points.shape[1:] != (POINTS, 2):
+        raise ValueError(f"landmarks had shape {points.shape}, expected (frames, {POINTS}, 2)")
+    used, of = np.array(frames), np.array(boxes, np.float64)
+    made, there = np.full((len(used), POINTS, 2), np.nan), used < len(points)
+    made[there] = (points[used[there]] + 0.5 - of[there, None, :2]) / of[there, None, 2:]
+    apart = np.abs(made[:, 19:25].mean(1) - made[:, 25:31].mean(1)).max(1) > 0
+    made[~apart | np.isnan(made).any((1, 2))] = np.nan
+    return made.astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from ..readings import MAX_GAP, Clock
 from ..signals import filters, unsupervised
 from ..video import Frame, Video
 from .align import TOLERANCE, drift
-from .prepared import POINTS, UNKNOWN
+from .landmarks import in_boxes
+from .prepared import UNKNOWN
 from .recording import Labels, Recording, Settings
 
 PLAIN = InputStats(0.0, 1.0, 1.0)  # leaves pixels as they are
@@ -49,7 +50,7 @@ def read(recording: Recording, dataset: str, settings: Settings) -> tuple[dict[s
     if labels.au is not None:
         arrays["au"] = pictures.rows(_units(labels, seen))
     if labels.landmarks is not None:
-        arrays["landmarks"] = pictures.rows(_landmarks(labels.landmarks, seen))
+        arrays["landmarks"] = pictures.rows(in_boxes(labels.landmarks, seen.used, seen.boxes))
     unknown = {name for name in (*WAVES, "landmarks") if name in arrays and np.isnan(arrays[name]).all()}
     unknown |= {"au"} if "au" in arrays and (arrays["au"] == UNKNOWN).all() else set()
     arrays = {name: array for name, array in arrays.items() if name not in unknown}  # what is there tells something
@@ -295,17 +296,3 @@ def _units(labels: Labels, seen: _Seen) -> np.ndarray:
     inside = (frames >= 0) & (frames < n)
     table[frames[inside]] = rows[inside]
     return table[seen.used]
-
-
-def _landmarks(points: np.ndarray, seen: _Seen) -> np.ndarray:
-    """The landmarks of the used frames in shares of their boxes, (U, 49, 2) float32; NaN of a frame that lacks one, or
-    whose eyes are at one place, which is no face."""
-    if points.shape[1:] != (POINTS, 2):
-        raise ValueError(f"landmarks had shape {points.shape}, expected (frames, {POINTS}, 2)")
-    used, boxes = np.array(seen.used), np.array(seen.boxes, np.float64)
-    made = np.full((len(used), POINTS, 2), np.nan)
-    there = used < len(points)
-    made[there] = (points[used[there]] + 0.5 - boxes[there, None, :2]) / boxes[there, None, 2:]
-    apart = np.abs(made[:, 19:25].mean(1) - made[:, 25:31].mean(1)).max(1) > 0
-    made[~apart | np.isnan(made).any((1, 2))] = np.nan
-    return made.astype(np.float32)
