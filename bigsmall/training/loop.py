@@ -35,7 +35,8 @@ Told = Callable[[int, Losses], None]
 
 
 class Work(NamedTuple):
-    """What a run has to do with. `pos_weight` (units,) of the AUs; `validation` None: no validation."""
+    """What a run has to do with. `tasks`: all that is learnt, the network's `also` with them; `pos_weight` (units,) of
+    the AUs; `validation` None: no validation."""
 
     model: Network
     tasks: tuple[str, ...]
