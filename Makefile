@@ -38,7 +38,7 @@ lint: $(INSTALLED)
 	ruff check .
 	mypy
 
-# the ops' tests with a compiled library that watches its addresses and undefined behaviour (g++; about six minutes)
+# the ops' tests with a compiled library that watches its addresses and undefined behaviour (g++; about ten minutes)
 sanitize: $(INSTALLED)
 	CFLAGS="$(WATCHED) -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g1" LDFLAGS="$(WATCHED)" \
 		python setup.py -q build --build-base build/sanitize --build-lib build/sanitize/lib
