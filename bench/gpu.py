@@ -274,11 +274,15 @@ def main() -> None:
         folder = ROOT / "bench" / "results" / re.sub(r"\W+", "-", torch.cuda.get_device_name()).lower()
     warnings.filterwarnings("ignore", category=UserWarning, module="torch")
     if asked.table:
-        gpu_table.write(gpu_table.run(clock, provenance(clock), asked.limit), folder)
+        suggested = gpu_table.run(clock, provenance(clock), asked.limit)
+        gpu_report.write("table", suggested, gpu_table.table(suggested), folder)
     else:
-        save = partial(gpu_report.write, folder=folder) if folder else lambda results: None
-        results = run(clock, save, asked.limit)
-        gpu_report.write(results, folder)
+
+        def write(results: dict[str, Any]) -> None:
+            gpu_report.write("gpu", results, gpu_report.table(results), folder)
+
+        results = run(clock, write if folder else lambda results: None, asked.limit)
+        write(results)
         if folder:
             gpu_report.picture(results, folder / "gpu.png")
 

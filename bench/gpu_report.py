@@ -103,17 +103,13 @@ def picture(results: dict[str, Any], path: Path) -> None:
     plt.close(figure)
 
 
-def write_whole(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}")
-    aside.write_text(text)
-    os.replace(aside, path)
-
-
-def write(results: dict[str, Any], folder: Path | None) -> None:
-    """gpu.json and gpu.md; without a folder the table is printed."""
+def write(name: str, results: dict[str, Any], text: str, folder: Path | None) -> None:
+    """NAME.json of the results and NAME.md of their table, each whole; without a folder the table is printed."""
     if folder is None:
-        print(table(results))
+        print(text)
         return
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "gpu.json", json.dumps(results, indent=1) + "\n")
-    write_whole(folder / "gpu.md", table(results))
+    for suffix, content in ((".json", json.dumps(results, indent=1) + "\n"), (".md", text)):
+        aside = folder / f".{name}{suffix}"
+        aside.write_text(content)
+        os.replace(aside, folder / f"{name}{suffix}")

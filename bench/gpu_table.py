@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import time
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import gpu_cases as cases
 import torch
 from gpu_clock import DTYPES, Clock, Contender, precision
-from gpu_report import write_whole
 
 import bigsmall_kernels as bk
 from bigsmall_kernels import _choosers
@@ -113,13 +110,3 @@ def table(results: dict[str, Any]) -> str:
     if results["left_out"]:
         lines += ["", f"Left out: {'; '.join(results['left_out'])}."]
     return "\n".join(lines) + "\n"
-
-
-def write(results: dict[str, Any], folder: Path | None) -> None:
-    """table.json and table.md; without a folder the table is printed."""
-    if folder is None:
-        print(table(results))
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "table.json", json.dumps(results, indent=1) + "\n")
-    write_whole(folder / "table.md", table(results))
