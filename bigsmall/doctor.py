@@ -77,9 +77,9 @@ def examine(
     """
     checks: list[tuple[str, Callable[[], Finding]]] = [
         ("Python", _python), ("platform", _platform), ("packages", _packages), ("compiled kernels", _library),
-        *((f"kernel {op}", lambda op=op: _kernel(op)) for op in _KERNELS),  # type: ignore[misc]
+        *((f"kernel {op}", lambda op=op: _kernel(op)) for op in _KERNELS),
         ("face detector", _face_detector), ("default model", _default_model),
-        *((f"codec {name}", lambda name=name: _codec(name)) for name in CODECS),  # type: ignore[misc]
+        *((f"codec {name}", lambda name=name: _codec(name)) for name in CODECS),
         ("temporary folder", _temporary_folder), ("camera", lambda: _camera(camera)), ("GPU", _gpu),
     ]  # fmt: skip
     if self_test:

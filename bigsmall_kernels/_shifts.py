@@ -120,7 +120,7 @@ def replace_shifts(model: nn.Module, graph: fx.Graph) -> None:
         where = [str(node.target) for node in region if node.op == "call_module"]
         where = where or [path for path, _ in list(y.meta.get("nn_module_stack", {}).values())[-1:] if path]
         new.meta = {"form": y.meta["form"], "shift": shift, "modules": tuple(where)}
-        y.replace_all_uses_with(new, lambda user, region=region: user not in region)  # type: ignore[misc]
+        y.replace_all_uses_with(new, lambda user, region=region: user not in region)
         gone.update(region)
         for node in reversed(region):
             if not node.users:
