@@ -18,11 +18,26 @@ def beside(path: str | os.PathLike[str], suffix: str = ".part") -> Path:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what processes that are no more have left unfinished in `folder`."""
-    for path in folder.glob(".*.part"):
+    """Remove what processes that are no more have left unfinished in `folder` and below; before writing there."""
+    for path in folder.rglob(".*.part"):
         number = path.name.split(".")[-3]
-        if number.isdecimal() and not Path(f"/proc/{number}").exists():
+        if number.isdecimal() and not _another(int(number)):
             path.unlink(missing_ok=True)
+
+
+def _another(pid: int) -> bool:
+    """Whether another process of this number runs; the own number is a dead one's that had it before."""
+    if pid == os.getpid():
+        return False
+    if os.name != "posix":  # where to ask would interrupt it
+        return True
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ..files import whole
+from ..files import sweep, whole
 
 State = dict[str, Any]
 
@@ -20,7 +20,6 @@ def write(folder: Path, state: State) -> None:
 
 def read(folder: Path) -> State | None:
     """What was kept last, on the CPU; None if nothing was. Removes what killed processes were writing."""
-    for unfinished in folder.rglob(".*.part"):
-        unfinished.unlink()
+    sweep(folder)
     path = folder / "checkpoint.pt"
     return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None

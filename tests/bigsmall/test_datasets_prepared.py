@@ -1,6 +1,9 @@
 """Prepared recordings: files, clips, folds, and the engine that makes them."""
 
 import json
+import os
+import subprocess
+import sys
 import tracemalloc
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +16,7 @@ from safetensors import safe_open
 import bigsmall_kernels as bk
 from bigsmall.datasets import Clips, PrepareError, Skip, folds, open_prepared, prepare, preparing, write_prepared
 from bigsmall.datasets.prepared import Prepared
+from bigsmall.files import sweep
 
 META = {
     "name": "a", "subject": "s", "dataset": "made", "fps": 30.0, "convention": "exact", "crop": "frame",
@@ -364,6 +368,19 @@ def test_an_interrupted_run_is_taken_up(tmp_path, monkeypatch):
     stamps = [path.stat().st_mtime_ns for path in sorted(folder.glob("*.safetensors"))]
     prepare({"dataset": "made"}, folder, workers=1)
     assert [path.stat().st_mtime_ns for path in sorted(folder.glob("*.safetensors"))] == stamps
+
+
+def test_what_another_process_is_writing_is_left_alone(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        under_way, cut_short = tmp_path / f".a.{other.pid}.0.part", tmp_path / f".a.{os.getpid()}.7.part"
+        under_way.touch()
+        cut_short.touch()
+        sweep(tmp_path)
+        assert under_way.exists()
+        assert not cut_short.exists()
+        other.communicate(b"\n")
+    sweep(tmp_path)
+    assert not under_way.exists()
 
 
 def test_a_changed_file_is_found_by_its_checksum(tmp_path, monkeypatch):
