@@ -1,4 +1,4 @@
-// One block of the Big branch: conv3x3-ReLU-conv3x3-ReLU-average pool, depth-first; the packing of its weights.
+// One block of the Big branch: conv3x3-ReLU-conv3x3-ReLU-average pool, depth-first, and back; the packing of its weights.
 #include "double_conv2d_pool.h"
 
 #include "isa.h"
@@ -14,6 +14,9 @@
 namespace bk {
 namespace {
 
+using torch::stable::detail::from;
+using torch::stable::detail::to;
+
 constexpr int64_t kSerialWork = 1000000;  // multiplications below which a second thread costs more than it brings
 
 int64_t taps(bool first, int64_t in) { return first && in <= kDirect ? 9 : 36; }
@@ -25,6 +28,18 @@ void pack_direct(const float* weight, int64_t out, int64_t in, float* packed) {
     const int64_t o = i / (144 * in) * 16 + i % 16, k = i / (16 * in) % 9, c = i / 16 % in;
     packed[i] = o < out ? weight[(o * in + c) * 9 + k] : 0.f;
   }
+}
+
+// Winograd's filters of the adjoint of a convolution: its own turned round, inputs and outputs exchanged.
+std::vector<float> packed_adjoint(const Tensor& weight) {
+  const int64_t out = weight.size(0), in = weight.size(1);
+  const float* w = weight.const_data_ptr<float>();
+  std::vector<float> turned(in * out * 9), packed(36 * round_up(in, 16) * out);
+  for (int64_t i = 0; i < in * out * 9; ++i) turned[i] = w[(i / 9 % out * in + i / (9 * out)) * 9 + 8 - i % 9];
+  torch::stable::parallel_for(0, round_up(in, 16) / 16 * out, 128, [&](int64_t begin, int64_t end) {
+    BK_DISPATCH(pack_winograd, turned.data(), in, out, packed.data(), begin, end);
+  });
+  return packed;
 }
 
 bool is_3x3(const Tensor& w) { return w.dim() == 4 && w.size(2) == 3 && w.size(3) == 3; }
@@ -49,17 +64,42 @@ Tensor pack_double_conv2d_pool(const Tensor& weight1, const Tensor& weight2) {
 }
 
 // float64, for which Winograd saves little: aten's own.
-Tensor composed(const Tensor& x, const Tensor& w1, const std::optional<Tensor>& b1, const Tensor& w2,
-                const std::optional<Tensor>& b2, int64_t pool) {
-  using Ints = std::vector<int64_t>;
-  const auto conv_relu = [](const Tensor& x, const Tensor& w, const std::optional<Tensor>& b) {
-    const Ints one{1, 1}, zero{0, 0};
-    return aten("aten::relu", "", aten("aten::convolution", "", x, w, b, one, one, one, false, zero, int64_t{1}));
-  };
-  const Tensor y = aten("aten::avg_pool2d", "", conv_relu(conv_relu(x, w1, b1), w2, b2), Ints{pool, pool}, Ints{},
-                        Ints{0, 0}, false, true, std::optional<int64_t>{});
+using Ints = std::vector<int64_t>;
+Tensor conv_relu(const Tensor& x, const Tensor& w, const std::optional<Tensor>& b) {
+  const Ints one{1, 1}, zero{0, 0};
+  return aten("aten::relu", "", aten("aten::convolution", "", x, w, b, one, one, one, false, zero, int64_t{1}));
+}
+Tensor like(const Tensor& y, const Tensor& x) {
   using torch::headeronly::MemoryFormat;
   return torch::stable::contiguous(y, wants_nhwc(x) ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+}
+Tensor composed(const Tensor& x, const Tensor& w1, const std::optional<Tensor>& b1, const Tensor& w2,
+                const std::optional<Tensor>& b2, int64_t pool) {
+  const Tensor y = conv_relu(conv_relu(x, w1, b1), w2, b2);
+  return like(aten("aten::avg_pool2d", "", y, Ints{pool, pool}, Ints{}, Ints{0, 0}, false, true, std::optional<int64_t>{}), x);
+}
+
+using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;  // of x, weight1, bias1, weight2, bias2
+Gradients composed_backward(const Tensor& grad, const Tensor& x, const Tensor& w1, const std::optional<Tensor>& b1,
+                            const Tensor& w2, const std::optional<Tensor>& b2, int64_t pool, bool first, bool need_x) {
+  const Tensor mid = conv_relu(x, w1, b1), y = conv_relu(mid, w2, b2), none = empty1(0, dtype_of(x));
+  const auto back = [](const Tensor& grad, const Tensor& y, const Tensor& x, const Tensor& w, bool need_x) {
+    const Ints one{1, 1}, zero{0, 0};
+    const bool asked[] = {need_x, true, true};
+    const Tensor before = aten("aten::mul", "Tensor", grad, aten("aten::sign", "", y));  // y >= 0: where ReLU passes it on
+    std::array<StableIValue, 11> stack{from(before), from(x), from(w), from(std::optional<Ints>(Ints{w.size(0)})), from(one),
+                                       from(one), from(one), from(false), from(zero), from(int64_t{1}),
+                                       from(torch::headeronly::HeaderOnlyArrayRef<bool>(asked, 3))};
+    STABLE_TORCH_ERROR_CODE_CHECK(
+        torch_call_dispatcher("aten::convolution_backward", "", stack.data(), TORCH_ABI_VERSION));
+    return std::array<Tensor, 3>{to<Tensor>(stack[0]), to<Tensor>(stack[1]), to<Tensor>(stack[2])};
+  };
+  const Tensor pooled = aten("aten::avg_pool2d_backward", "", grad, y, Ints{pool, pool}, Ints{}, Ints{0, 0}, false, true,
+                             std::optional<int64_t>{});
+  const auto [mid_grad, w2_grad, b2_grad] = back(pooled, y, mid, w2, first);
+  if (!first) return {none, none, none, w2_grad, b2_grad};
+  const auto [x_grad, w1_grad, b1_grad] = back(mid_grad, mid, x, w1, need_x);
+  return {need_x ? like(x_grad, x) : none, w1_grad, b1_grad, w2_grad, b2_grad};
 }
 
 // A thread's workspace: kept, because mapping fresh pages costs more than a block's arithmetic on them.
@@ -109,10 +149,81 @@ Tensor double_conv2d_pool(const Tensor& x, const Tensor& weight1, const std::opt
   return torch::stable::to(y, dtype_of(x) == aoti_torch_dtype_float16() ? ScalarType::Half : ScalarType::BFloat16);
 }
 
+constexpr int64_t kParts = 64;  // in which the parameters' gradients are summed up, whatever the number of threads
+
+// The gradients that `mask` does not ask for are empty.
+Gradients double_conv2d_pool_backward(const Tensor& grad, const Tensor& x, const Tensor& weight1,
+                                      const std::optional<Tensor>& bias1, const Tensor& weight2,
+                                      const std::optional<Tensor>& bias2, int64_t pool, const std::vector<bool>& mask) {
+  STD_TORCH_CHECK(x.dim() == 4 && grad.dim() == 4 && is_3x3(weight1) && is_3x3(weight2) && weight1.size(1) == x.size(1) &&
+                      weight2.size(1) == weight1.size(0) && x.size(1) > 0 && pool > 0 && grad.size(0) == x.size(0) &&
+                      grad.size(1) == weight2.size(0) && grad.size(2) == x.size(2) / pool &&
+                      grad.size(3) == x.size(3) / pool && mask.size() == 5,
+                  "double_conv2d_pool_backward needs the arguments of double_conv2d_pool and a gradient of its result");
+  const bool first = mask[0] || mask[1] || mask[2];
+  const auto asked = [&](const Gradients& g) {
+    const auto kept = [&](const Tensor& t, int i) { return mask[i] ? t : empty1(0, dtype_of(x)); };
+    return Gradients{kept(std::get<0>(g), 0), kept(std::get<1>(g), 1), kept(std::get<2>(g), 2), kept(std::get<3>(g), 3),
+                     kept(std::get<4>(g), 4)};
+  };
+  const bool half = is_half(x);
+  if (!(is_float(x) || half) || (half && fast_half()))
+    return asked(composed_backward(grad, x, weight1, bias1, weight2, bias2, pool, first, mask[0]));
+
+  const auto in_float = [](const Tensor& t) { return is_float(t) ? t : torch::stable::to(t, ScalarType::Float); };
+  const auto as_given = [&](const Tensor& t) { return half ? torch::stable::to(t, x.scalar_type()) : t; };
+  const Tensor g = in_float(grad), in = in_float(x), w1 = float_contiguous(weight1), w2 = float_contiguous(weight2);
+  const Size4 size = sizes4(x);
+  const int64_t mid = w1.size(0), out = w2.size(0), kind = aoti_torch_dtype_float32();
+  const Tensor x_grad = mask[0] ? empty4(size, kind, wants_nhwc(x)) : empty1(0, kind);
+  const Tensor w1_grad = empty4({mid, size[1], 3, 3}, kind, false), b1_grad = empty1(mid, kind);
+  const Tensor w2_grad = empty4({out, mid, 3, 3}, kind, false), b2_grad = empty1(out, kind);
+  if (in.numel() == 0) {
+    for (const Tensor& t : {w1_grad, b1_grad, w2_grad, b2_grad}) std::memset(t.mutable_data_ptr(), 0, t.numel() * sizeof(float));
+  } else {
+    const Tensor filters = pack_double_conv2d_pool(w1, w2);
+    const float* filter = filters.const_data_ptr<float>();
+    const std::vector<float> turned1 = mask[0] ? packed_adjoint(w1) : std::vector<float>{};
+    const std::vector<float> turned2 = first ? packed_adjoint(w2) : std::vector<float>{};
+    const std::vector<float> b1 = padded_bias(bias1, mid), b2 = padded_bias(bias2, out);
+    // Bands of an image repeat some rows of their neighbours: only as many as make work for a few threads.
+    const int64_t bands = std::min((size[0] + 3) / size[0], (size[2] + 31) / 32), parts = std::min(size[0] * bands, kParts);
+    const DoubleConv2dPoolBackward block{g.const_data_ptr<float>(), in.const_data_ptr<float>(),
+                                         mask[0] ? x_grad.mutable_data_ptr<float>() : nullptr, strides4(g), strides4(in),
+                                         mask[0] ? strides4(x_grad) : Size4{}, size[1], mid, out, size[2], size[3], pool,
+                                         bands, first, filter, filter + packed_size(w1, true), turned1.data(),
+                                         turned2.data(), b1.data(), b2.data()};
+    const int64_t floats = BK_DISPATCH(block_backward_workspace, block);
+    const Tensor all[] = {w1_grad, b1_grad, w2_grad, b2_grad};
+    int64_t values = 0;
+    for (const Tensor& t : all) values += t.numel();
+    const Tensor sums = empty1(parts * values, kind);
+    float* partial = sums.mutable_data_ptr<float>();
+    torch::stable::parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t p = begin; p < end; ++p) {
+        BK_DISPATCH(block_gradients, block, workspace(floats), size[0] * bands * p / parts,
+                    size[0] * bands * (p + 1) / parts, partial + p * values);
+      }
+    });
+    for (const Tensor& t : all) {
+      float* total = t.mutable_data_ptr<float>();
+      torch::stable::parallel_for(0, t.numel(), 4096, [&](int64_t begin, int64_t end) {
+        std::copy(partial + begin, partial + end, total + begin);
+        for (int64_t p = 1; p < parts; ++p) {
+          for (int64_t i = begin; i < end; ++i) total[i] += partial[p * values + i];
+        }
+      });
+      partial += t.numel();
+    }
+  }
+  return asked({as_given(x_grad), as_given(w1_grad), as_given(b1_grad), as_given(w2_grad), as_given(b2_grad)});
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(bigsmall_kernels, CPU, m) {
   m.impl("double_conv2d_pool", TORCH_BOX(&double_conv2d_pool));
+  m.impl("double_conv2d_pool_backward", TORCH_BOX(&double_conv2d_pool_backward));
   m.impl("pack_double_conv2d_pool", TORCH_BOX(&pack_double_conv2d_pool));
 }
 

@@ -1,5 +1,9 @@
 #include "isa.h"
 
+#ifdef BK_X86
+#include <cpuid.h>
+#endif
+
 #include <cstdlib>
 #include <cstring>
 
@@ -37,6 +41,16 @@ const char* isa_name() {
     case Isa::avx2: return "avx2";
     default: return "portable";
   }
+}
+
+bool fast_half() {
+#ifdef BK_X86
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  static const bool amx = __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22 & 1);
+  return amx;
+#else
+  return false;
+#endif
 }
 
 }  // namespace bk

@@ -13,6 +13,9 @@ enum class Isa { portable, avx2, avx512 };
 Isa isa();
 const char* isa_name();
 
+// Whether the processor multiplies matrices of bfloat16 (AMX), so fast that aten's direct convolutions win.
+bool fast_half();
+
 }  // namespace bk
 
 // Calls NAME(...) of the namespace compiled for the chosen instruction set (see each_isa.h).

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from kernel_helpers import (
     LOW_PRECISION,
     assert_compiled,
@@ -114,6 +115,115 @@ def test_nothing_of_an_earlier_call_is_left(threads) -> None:
         assert torch.equal(bk.double_conv2d_pool(x, *p, pool), before)
 
 
+def sure(n: int, c: int, mid: int, out: int, h: int, w: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """x and parameters for which no ReLU's input is so near zero that rounding decides whether it passes a gradient."""
+    while True:
+        x, p = torch.randn(n, c, h, w), parameters(c, mid, out)
+        w1, b1, w2, b2 = (t.double() for t in p)
+        first = F.conv2d(x.double(), w1, b1, padding=1)
+        second = F.conv2d(first.relu(), w2, b2, padding=1)
+        if min(t.abs().min() for t in (first, second)) > 1e-5:
+            return x, p
+
+
+def gradients(x: Tensor, p: tuple[Tensor | None, ...], pool: int, grad: Tensor, mask: list[bool]) -> list[Tensor]:
+    found: tuple[Tensor, ...] = ops.double_conv2d_pool_backward(grad, x, *p, pool, mask)
+    return [g for g, asked in zip(found, mask, strict=True) if asked]
+
+
+def gradients_in_float64(x: Tensor, p: tuple[Tensor | None, ...], pool: int, grad: Tensor) -> list[Tensor]:
+    given = [None if t is None else t.double().requires_grad_() for t in (x, *p)]
+    reference.double_conv2d_pool(*given, pool).backward(grad.double())
+    return [t.grad for t in given if t is not None]
+
+
+@every_isa
+@pytest.mark.parametrize("case", [*CASES, (5, 3, 32, 32, 33, 70, 2), (1, 8, 16, 16, 130, 12, 2)])
+def test_gradients_against_float64(case) -> None:
+    """Also where images are divided into bands, and of every layout of the gradient."""
+    assert_compiled("double_conv2d_pool_backward")
+    *sizes, h, w, pool = case
+    (x, p), grad = sure(*sizes, h, w), torch.randn(sizes[0], sizes[3], h // pool, w // pool)
+    exact = gradients_in_float64(x, p, pool, grad)
+    for (name, x_view), (_, grad_view) in zip(layouts(x), layouts(grad), strict=True):
+        found = gradients(x_view, p, pool, grad_view, [True] * 5)
+        assert max(map(error, found, exact)) <= 1e-5, name
+        assert found[0].stride() == torch.empty_like(x, memory_format=reference.memory_format(x_view)).stride(), name
+
+
+@every_isa
+@pytest.mark.parametrize("c", [3, 16])
+def test_gradients_only_where_asked(c: int) -> None:
+    x, p, grad = torch.randn(3, c, 21, 22), parameters(c, 8, 17), torch.randn(3, 17, 10, 11)
+    everything = gradients(x, p, 2, grad, [True] * 5)
+    for asked in ([0], [1, 2], [3], [4], [0, 4], [2, 3]):
+        mask = [i in asked for i in range(5)]
+        found = ops.double_conv2d_pool_backward(grad, x, *p, 2, mask)
+        assert all(torch.equal(found[i], everything[i]) if mask[i] else found[i].numel() == 0 for i in range(5))
+
+
+@every_isa
+def test_gradients_without_biases() -> None:
+    x, (w1, b1, w2, b2), grad = torch.randn(2, 5, 11, 10), parameters(5, 8, 6), torch.randn(2, 6, 5, 5)
+    for p in ((w1, None, w2, None), (w1, b1, w2, None), (w1, None, w2, b2)):
+        mask = [True, *(t is not None for t in p)]
+        found, exact = gradients(x, p, 2, grad, mask), gradients_in_float64(x, p, 2, grad)
+        assert max(map(error, found, exact)) <= 1e-5
+
+
+@every_isa
+@pytest.mark.parametrize("dtype", LOW_PRECISION)
+def test_gradients_in_low_precision(dtype: torch.dtype) -> None:
+    x, p, grad = torch.randn(2, 5, 24, 25).to(dtype), parameters(5, 8, 16, dtype), torch.randn(2, 16, 12, 12).to(dtype)
+    given = [t.clone().requires_grad_() for t in (x, *p)]
+    reference.double_conv2d_pool(*given, 2).backward(grad)
+    for ours, eager, exact in zip(
+        gradients(x, p, 2, grad, [True] * 5), given, gradients_in_float64(x, p, 2, grad), strict=True
+    ):
+        assert_low_precision(ours, eager.grad, exact)
+
+
+@pytest.mark.parametrize("c", [3, 16])
+def test_gradients_in_float64(c: int) -> None:
+    x, p = torch.randn(2, c, 13, 9, dtype=torch.float64), parameters(c, 7, 6, torch.float64)
+    grad = torch.randn(2, 6, 4, 3, dtype=torch.float64)
+    exact = gradients_in_float64(x, p, 3, grad)
+    assert max(map(error, gradients(x, p, 3, grad, [True] * 5), exact)) <= 1e-14
+    assert max(map(error, gradients(x, p, 3, grad, [False, True, True, True, True]), exact[1:])) <= 1e-14
+    assert error(gradients(x, p, 3, grad, [False, False, False, True, False])[0], exact[3]) <= 1e-14
+
+
+@every_isa
+def test_gradients_same_bits_on_any_thread_count(threads) -> None:
+    """Few images in bands, and more images than there are partial sums."""
+    for n, c, mid, out, h, w, pool in ((1, 3, 16, 16, 130, 20, 2), (3, 16, 8, 8, 70, 20, 2), (70, 5, 8, 8, 9, 9, 2)):
+        x, p, grad = torch.randn(n, c, h, w), parameters(c, mid, out), torch.randn(n, out, h // pool, w // pool)
+
+        def flat(x: Tensor = x, p: tuple[Tensor, ...] = p, pool: int = pool, grad: Tensor = grad) -> Tensor:
+            return torch.cat([g.flatten() for g in gradients(x, p, pool, grad, [True] * 5)])
+
+        same_bits_on_any_thread_count(flat)
+
+
+@every_isa
+def test_gradients_of_nothing() -> None:
+    x, p = torch.empty(0, 5, 8, 9), parameters(5, 6, 7)
+    found = gradients(x, p, 2, torch.empty(0, 7, 4, 4), [True] * 5)
+    assert found[0].shape == x.shape
+    assert all(torch.equal(g, torch.zeros_like(t)) for g, t in zip(found[1:], p, strict=True))
+
+
+@every_isa
+def test_gradients_have_nothing_of_an_earlier_call(threads) -> None:
+    torch.set_num_threads(1)
+    nan = [torch.full(s, float("nan")) for s in ((64, 64, 3, 3), (64,), (64, 64, 3, 3), (64,))]
+    for n, c, mid, out, h, w, pool in CASES:
+        x, p, grad = torch.randn(n, c, h, w), parameters(c, mid, out), torch.randn(n, out, h // pool, w // pool)
+        before = gradients(x, p, pool, grad, [True] * 5)
+        gradients(torch.full((1, 64, 52, 212), float("nan")), tuple(nan), 1, torch.randn(1, 64, 52, 212), [True] * 5)
+        assert all(map(torch.equal, gradients(x, p, pool, grad, [True] * 5), before))
+
+
 @every_isa
 @pytest.mark.parametrize("c", [3, 16])
 def test_nan_comes_out_where_eager_has_it(c: int) -> None:
@@ -173,5 +283,7 @@ def test_the_op_itself_refuses_what_it_would_misread() -> None:
         op(x, torch.ones(16, 5, 1, 1), None, filters, None, 2, None)
     with pytest.raises(RuntimeError, match="weight1"):
         op(x, torch.ones(16, 5, 3, 3), torch.ones(1), filters, None, 2, None)
+    with pytest.raises(RuntimeError, match="gradient of its result"):
+        gradients(x, parameters(5, 6, 7), 2, torch.ones(1, 7, 8, 8), [True] * 5)
     with pytest.raises(ValueError, match="x must have at least one channel"):
         bk.double_conv2d_pool(torch.ones(1, 0, 8, 8), torch.ones(4, 0, 3, 3), None, torch.ones(4, 4, 3, 3), None, 2)

@@ -63,6 +63,13 @@ def test_the_portable_path_without_torch(compiler: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.full
+@pytest.mark.parametrize("lanes", [8, 16])
+def test_the_wider_paths_without_torch(lanes: int, tmp_path: Path) -> None:
+    """What AVX2 and AVX-512 compute, on processors that have neither."""
+    print(run(kernels_alone(tmp_path, found("g++"), f"-DBK_LANES={lanes}")))
+
+
+@pytest.mark.full
 def test_the_portable_path_on_aarch64(tmp_path: Path) -> None:
     compiler, emulator = found("aarch64-linux-gnu-g++"), found("qemu-aarch64")
     print(run(emulator, kernels_alone(tmp_path, compiler, "-static")))

@@ -8,7 +8,6 @@
 #include "cpu/bigsmall_inputs.h"
 
 namespace bk::portable {
-#define BK_LANES 4
 #include "cpu/vec.h"
 #include "cpu/bigsmall_inputs_kernel.h"
 }  // namespace bk::portable

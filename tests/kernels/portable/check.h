@@ -9,6 +9,10 @@
 #include <random>
 #include <vector>
 
+#ifndef BK_LANES
+#define BK_LANES 4  // the portable path's; others check what the wider instruction sets compute, without their instructions
+#endif
+
 using Doubles = std::vector<double>;
 constexpr double kBound = 1e-5;
 

@@ -8,7 +8,6 @@
 #include "cpu/normalize.h"
 
 namespace bk::portable {
-#define BK_LANES 4
 #include "cpu/vec.h"
 #include "cpu/normalize_kernel.h"
 }  // namespace bk::portable

@@ -9,7 +9,6 @@
 #include "cpu/wtsm_conv2d.h"
 
 namespace bk::portable {
-#define BK_LANES 4
 #include "cpu/vec.h"
 #include "cpu/wtsm_conv2d_kernel.h"
 }  // namespace bk::portable

@@ -1,0 +1,412 @@
+// The arithmetic of double_conv2d_pool's backward for one instruction set (included by double_conv2d_pool_kernel.h).
+//
+// Down an image as the forward goes, in rings of rows of which each runs a tile row ahead of the one that reads it: x; the
+// first convolution, computed again; the gradient at the second one's output, for whose ReLU that is computed again; the
+// gradient at the first one's output; x's gradient. A filter's gradient is the adjoint of the Winograd convolution: the
+// sums over all tiles of their transformed inputs times their transformed gradients are 36 matrix products, of which one
+// factor is there already, and are transformed back once.
+
+namespace {
+
+// --- gradients of filters ---------------------------------------------------------------------------------------------
+
+// A g, the adjoint of output_transform.
+BK_INLINE void gradient_transform(const V* g, int64_t step, V* t, int64_t t_step) {
+  const V g0 = g[0], g1 = g[step], g2 = g[2 * step], g3 = g[3 * step];
+  const V a = g0 + g2, b = g1 + g3, c = g0 + 4.f * g2, e = 2.f * g1 + 8.f * g3;
+  t[0] = g0;
+  t[t_step] = a + b;
+  t[2 * t_step] = a - b;
+  t[3 * t_step] = c + e;
+  t[4 * t_step] = c - e;
+  t[5 * t_step] = g3;
+}
+
+BK_INLINE void transform_gradient(const V* g, float* to) {
+  V t[24];
+  for (int j = 0; j < 4; ++j) gradient_transform(g + j, 4, t + j, 4);
+  for (int i = 0; i < 6; ++i) {
+    V u[6];
+    gradient_transform(t + 4 * i, 1, u, 1);
+    for (int j = 0; j < 6; ++j) store(to + (6 * i + j) * Transformed::kPart, u[j]);
+  }
+}
+
+constexpr int kInputs = kLanes == 16 ? 8 : 4;  // times two vectors of outputs: sums in registers
+
+// Adds, over the tiles, kInputs input channels times N vectors of outputs.
+template <int N>
+void add_products(const Tiles& tiles, const float* v, int64_t v_step, const float* m, int64_t m_step, float* sums,
+                  int64_t row) {
+  V sum[kInputs][N];
+  for (int k = 0; k < kInputs; ++k) {
+    for (int n = 0; n < N; ++n) sum[k][n] = load(sums + k * row + n * kLanes);
+  }
+  for (int64_t g = 0; g < tiles.groups; ++g, v += v_step, m += m_step) {
+    const int64_t size = tiles.size(g) * kLanes;
+    for (int64_t t = 0; t < size; t += kLanes) {
+      V f[N];
+      for (int n = 0; n < N; ++n) f[n] = load(m + n * Transformed::kVector + t);
+      for (int k = 0; k < kInputs; ++k) {
+        const V s = splat(v[t + k]);
+        for (int n = 0; n < N; ++n) sum[k][n] += s * f[n];
+      }
+    }
+  }
+  for (int k = 0; k < kInputs; ++k) {
+    for (int n = 0; n < N; ++n) store(sums + k * row + n * kLanes, sum[k][n]);
+  }
+}
+
+// sums[36][vectors of v, kLanes][vectors of m, kLanes] += inputs times gradients.
+void add_products(const Tiles& tiles, const Transformed& v, const Transformed& m, float* sums) {
+  const int64_t row = m.vectors * kLanes, v_step = v.vectors * Transformed::kVector, m_step = m.vectors * Transformed::kVector;
+  for (int64_t p = 0; p < 36 * Transformed::kPart; p += Transformed::kPart) {
+    for (int64_t c = 0; c < v.vectors * kLanes; c += kInputs, sums += kInputs * row) {
+      const float* from = v.at(0, c / kLanes) + p + c % kLanes;
+      for (int64_t n = 0; n < m.vectors; n += 2) {
+        if (n + 1 < m.vectors)
+          add_products<2>(tiles, from, v_step, m.at(0, n) + p, m_step, sums + n * kLanes, row);
+        else
+          add_products<1>(tiles, from, v_step, m.at(0, n) + p, m_step, sums + n * kLanes, row);
+      }
+    }
+  }
+}
+
+// G^T s, the adjoint of a filter's transform.
+BK_INLINE void filter_untransform(const V* s, int64_t step, V* w, int64_t w_step) {
+  const V a = (s[step] + s[2 * step]) * (1.f / 6), b = (s[2 * step] - s[step]) * (1.f / 6);
+  const V c = s[3 * step] + s[4 * step], e = s[3 * step] - s[4 * step];
+  w[0] = 0.25f * s[0] - a + c * (1.f / 24);
+  w[w_step] = b + e * (1.f / 12);
+  w[2 * w_step] = c * (1.f / 6) - a + s[5 * step];
+}
+
+// The gradient (out, in, 3, 3) from the sums [36][inputs][outputs].
+void filter_gradient(const float* sums, int64_t inputs, int64_t outputs, int64_t in, int64_t out, float* to) {
+  for (int64_t c = 0; c < in; ++c) {
+    for (int64_t o = 0; o < out; o += kLanes) {
+      V s[36], t[18], w[9];
+      for (int p = 0; p < 36; ++p) s[p] = load(sums + (p * inputs + c) * outputs + o);
+      for (int j = 0; j < 6; ++j) filter_untransform(s + j, 6, t + j, 6);
+      for (int i = 0; i < 3; ++i) filter_untransform(t + 6 * i, 1, w + 3 * i, 1);
+      for (int64_t n = 0; n < lesser(kLanes, out - o); ++n) {
+        for (int k = 0; k < 9; ++k) to[((o + n) * in + c) * 9 + k] = w[k][n];
+      }
+    }
+  }
+}
+
+// sums[3][3 * C][outputs] += rows [first, last) of x of C channels, convolved with the gradient's.
+template <int C>
+void add_direct(const Rows& x, const Rows& gradient, int64_t first, int64_t last, int64_t width, float* sums) {
+  for (int64_t y = first; y < last; ++y) {
+    for (int i = 0; i < 3; ++i) {
+      for (int64_t o = 0; o < gradient.pixel; o += kLanes) {
+        const float *row = x.at(y + i - 1, -1), *g = gradient.at(y, 0) + o;
+        float* to = sums + i * 3 * C * gradient.pixel + o;
+        V sum[3 * C];
+        for (int k = 0; k < 3 * C; ++k) sum[k] = load(to + k * gradient.pixel);
+        for (int64_t n = 0; n < width; ++n, row += C, g += gradient.pixel) {
+          const V f = load(g);
+          for (int k = 0; k < 3 * C; ++k) sum[k] += splat(row[k]) * f;
+        }
+        for (int k = 0; k < 3 * C; ++k) store(to + k * gradient.pixel, sum[k]);
+      }
+    }
+  }
+}
+
+// --- one thread's part ------------------------------------------------------------------------------------------------
+
+struct BackwardWorkspace {
+  int64_t step;  // tile rows that go through together
+  Rows x, mid, pooled, y_grad, mid_grad, x_grad;
+  float *v, *m, *sums1, *sums2, *bias1, *bias2;
+  int64_t size, sums;  // floats of it all, and of what is summed up, from sums1 on
+
+  // Divides up `base`; with none, only counts.
+  BackwardWorkspace(const DoubleConv2dPoolBackward& a, float* base) : size(0) {
+    const int64_t columns = ceil_div(a.width, 4), rows = ceil_div(a.height, 4);
+    step = ceil_div(rows, ceil_div(rows, greater(1, kStep / columns)));
+    const auto take = [&](int64_t n) {
+      float* p = base == nullptr ? nullptr : base + size;
+      size += ceil_div(n, 16) * 16;
+      return p;
+    };
+    const auto ring = [&](int64_t count, int64_t pixels, int64_t pixel, int64_t border) {
+      return Rows{take(count * pixels * pixel), count, pixels * pixel, pixel, border};
+    };
+    const auto whole = [](int64_t channels) { return ceil_div(channels, 16) * 16; };
+    const int64_t live = 4 * (step + 3);  // rows between the first that is still read and the last that is there
+    if (a.in <= kDirect)
+      x = ring(live, ceil_div(4 * columns, kTiles) * kTiles + 2, a.in, 1);
+    else
+      x = ring(live, 4 * columns + 2, whole(a.in), 1);
+    mid = ring(live, 4 * columns + 2, whole(a.mid), 1);
+    pooled = ring(4 * step / a.pool + 2, a.width / a.pool, whole(a.out), 0);
+    y_grad = ring(live, 4 * columns + 2, whole(a.out), 1);
+    mid_grad = ring(live, 4 * columns + 2, whole(a.mid), 1);
+    x_grad = ring(a.x_grad == nullptr ? 0 : 4 * step, 4 * columns, whole(a.in), 0);
+    const int64_t group = Transformed::kVector * ceil_div(lesser(kStep, step * columns), kTiles) / kLanes;
+    v = take(group * greater(whole(a.in), greater(whole(a.mid), whole(a.out))));
+    m = take(group * greater(whole(a.in), greater(whole(a.mid), whole(a.out))));
+    const int64_t before = size;
+    sums1 = take((a.in <= kDirect ? 9 * a.in : 36 * whole(a.in)) * whole(a.mid));
+    sums2 = take(36 * whole(a.mid) * whole(a.out));
+    bias1 = take(whole(a.mid));
+    bias2 = take(whole(a.out));
+    sums = size - before;
+  }
+};
+
+BK_INLINE void add(float* to, V v) { store(to, load(to) + v); }
+
+// Where the second convolution's outputs go: they tell where its ReLU passes the pooled gradient on.
+template <int kCell>
+struct ToYGrad {
+  Rows pooled, rows;
+  int64_t pool, height, width;  // of the pooled gradient
+  float *sums, *bias_sums;      // null where another part of the image counts these rows
+
+  void operator()(float* from, int64_t vectors, const float* bias, int64_t y, int64_t x) const {
+    constexpr int kSide = 4 / kCell;
+    const float* cell[kSide][kSide];
+    for (int i = 0; i < kSide; ++i) {
+      for (int j = 0; j < kSide; ++j) {
+        const int64_t row = (y + i * kCell) / pool, column = (x + j * kCell) / pool;
+        cell[i][j] = row < height && column < width ? pooled.at(row, column) : nullptr;
+      }
+    }
+    float* to[4];
+    for (int i = 0; i < 4; ++i) to[i] = rows.at(y + i, x);
+    const float scale = 1.f / (static_cast<float>(pool) * static_cast<float>(pool));
+    for (int64_t c = 0; c < vectors * kLanes; c += kLanes, from += Transformed::kVector) {
+      V v[16], sum = V{};
+      untransform(from, v);
+      const V b = load(bias + c);
+      for (int i = 0; i < kSide; ++i) {
+        for (int j = 0; j < kSide; ++j) {
+          const V g = cell[i][j] == nullptr ? V{} : load(cell[i][j] + c) * scale;
+          for (int k = 0; k < kCell * kCell; ++k) {
+            V& o = v[(i * kCell + k / kCell) * 4 + j * kCell + k % kCell];
+            o = o + b <= 0.f ? V{} : g;
+          }
+        }
+      }
+      for (int i = 0; i < 16; ++i) {
+        sum += v[i];
+        store(to[i / 4] + i % 4 * rows.pixel + c, v[i]);
+      }
+      if (sums == nullptr) continue;
+      add(bias_sums + c, sum);
+      transform_gradient(v, from);
+    }
+  }
+
+  void done(const Tiles& tiles, const Transformed& v, const Transformed& m) const {
+    if (sums != nullptr) add_products(tiles, v, m, sums);
+  }
+};
+
+// Where the gradient at the first convolution's output goes, behind its ReLU.
+struct ToMidGrad {
+  Rows mid, rows, x;
+  float *sums, *bias_sums;  // as in ToYGrad
+  int64_t in;
+
+  void operator()(float* from, int64_t vectors, const float*, int64_t y, int64_t x) const {
+    const float* at[4];
+    float* to[4];
+    for (int i = 0; i < 4; ++i) {
+      at[i] = mid.at(y + i, x);
+      to[i] = rows.at(y + i, x);
+    }
+    for (int64_t c = 0; c < vectors * kLanes; c += kLanes, from += Transformed::kVector) {
+      V v[16], sum = V{};
+      untransform(from, v);
+      for (int i = 0; i < 16; ++i) {
+        const int64_t pixel = i % 4 * rows.pixel + c;
+        v[i] = load(at[i / 4] + pixel) <= 0.f ? V{} : v[i];
+        sum += v[i];
+        store(to[i / 4] + pixel, v[i]);
+      }
+      if (sums == nullptr) continue;
+      add(bias_sums + c, sum);
+      if (in > kDirect) transform_gradient(v, from);
+    }
+  }
+
+  void done(const Tiles& tiles, const Transformed& v, const Transformed& m) const {
+    if (sums == nullptr || in <= kDirect) return;
+    const Transformed inputs{v.data, ceil_div(in, kLanes)};
+    transform(tiles, x, inputs);
+    add_products(tiles, inputs, m, sums);
+  }
+};
+
+struct ToXGrad {
+  Rows rows;
+
+  void operator()(const float* from, int64_t vectors, const float*, int64_t y, int64_t x) const {
+    float* to[4];
+    for (int i = 0; i < 4; ++i) to[i] = rows.at(y + i, x);
+    for (int64_t c = 0; c < vectors * kLanes; c += kLanes, from += Transformed::kVector) {
+      V v[16];
+      untransform(from, v);
+      for (int i = 0; i < 16; ++i) store(to[i / 4] + i % 4 * rows.pixel + c, v[i]);
+    }
+  }
+
+  void done(const Tiles&, const Transformed&, const Transformed&) const {}
+};
+
+// Tile rows [top, bottom) of one image: their share of the sums, and their rows of x's gradient.
+template <int kCell>
+class Walk {
+ public:
+  Walk(const DoubleConv2dPoolBackward& a, const BackwardWorkspace& w, int64_t image, int64_t top, int64_t bottom)
+      : a_(a), w_(w), image_(image), top_(top), bottom_(bottom), tile_rows_(ceil_div(a.height, 4)) {
+    const int64_t reach = a.x_grad != nullptr ? 1 : a.first ? 0 : -1;  // rows that the last gradient's rows need around them
+    mid_grad_next_ = greater(top - reach, -1);
+    y_grad_next_ = greater(top - reach - 1, -1);
+    mid_next_ = greater(top - reach - 2, -1);
+    x_next_ = 4 * greater(mid_next_, 0) - 1;
+  }
+
+  void run() {
+    if (a_.x_grad == nullptr) {
+      if (a_.first)
+        need_mid_grad(bottom_);
+      else
+        need_y_grad(bottom_);
+      return;
+    }
+    const Layer layer{a_.turned1, nullptr, a_.mid, a_.in};
+    float* to = a_.x_grad + image_ * a_.x_grad_stride[0];
+    for (int64_t t = top_, stop; t < bottom_; t = stop) {
+      stop = lesser(t + w_.step, bottom_);
+      need_mid_grad(stop + 1);
+      winograd(layer, w_.mid_grad, ToXGrad{w_.x_grad}, t, stop, a_.width, w_.v, w_.m);
+      for (int64_t r = 4 * t; r < lesser(4 * stop, a_.height); ++r)
+        emit(w_.x_grad.row(r), w_.x_grad.pixel, a_.in, a_.width, to + r * a_.x_grad_stride[2], a_.x_grad_stride[1],
+             a_.x_grad_stride[3]);
+    }
+  }
+
+ private:
+  const DoubleConv2dPoolBackward& a_;
+  const BackwardWorkspace& w_;
+  int64_t image_, top_, bottom_, tile_rows_, mid_grad_next_, y_grad_next_, mid_next_, x_next_;
+
+  // Where the tile rows from `next` on that go through together end; 0: it is zeros beside the image, and they are set.
+  int64_t stop_of(const Rows& rows, int64_t next, int64_t stop) const {
+    if (next >= 0 && next < tile_rows_) return lesser(lesser(next + w_.step, stop), tile_rows_);
+    for (int64_t r = 4 * next; r < 4 * next + 4; ++r) rows.zero(r);
+    return 0;
+  }
+  bool counts(int64_t tile_row) const { return tile_row >= top_ && tile_row < bottom_; }
+  int64_t uniform(int64_t next, int64_t stop) const {  // all of them count, or none
+    return next < top_ ? lesser(stop, top_) : next < bottom_ ? lesser(stop, bottom_) : stop;
+  }
+
+  void need_mid(int64_t end) {
+    const Layer layer{a_.filter1, a_.bias1, a_.in, a_.mid};
+    const auto& s = a_.x_stride;
+    const Image x{a_.x + image_ * s[0], a_.in, a_.height, a_.width, s[1], s[2], s[3]};
+    while (mid_next_ < end) {
+      const int64_t stop = stop_of(w_.mid, mid_next_, end);
+      if (stop > 0) {
+        stage(x, w_.x, x_next_, 4 * stop + 1);
+        x_next_ = 4 * stop + 1;
+        if (a_.in <= kDirect)
+          direct(layer, w_.x, w_.mid, mid_next_, stop, a_.height, a_.width);
+        else
+          winograd(layer, w_.x, ToRows{w_.mid, a_.height, a_.width}, mid_next_, stop, a_.width, w_.v, w_.m);
+      }
+      mid_next_ = stop > 0 ? stop : mid_next_ + 1;
+    }
+  }
+
+  void need_y_grad(int64_t end) {
+    const Layer layer{a_.filter2, a_.bias2, a_.mid, a_.out};
+    const auto& s = a_.grad_stride;
+    const int64_t height = a_.height / a_.pool, width = a_.width / a_.pool;
+    const Image grad{a_.grad + image_ * s[0], a_.out, height, width, s[1], s[2], s[3]};
+    while (y_grad_next_ < end) {
+      int64_t stop = stop_of(w_.y_grad, y_grad_next_, end);
+      if (stop > 0) {
+        stop = uniform(y_grad_next_, stop);
+        need_mid(stop + 1);
+        stage(grad, w_.pooled, 4 * y_grad_next_ / a_.pool, ceil_div(4 * stop, a_.pool));
+        const ToYGrad<kCell> to{w_.pooled, w_.y_grad, a_.pool, height, width, counts(y_grad_next_) ? w_.sums2 : nullptr, w_.bias2};
+        winograd(layer, w_.mid, to, y_grad_next_, stop, a_.width, w_.v, w_.m);
+      }
+      y_grad_next_ = stop > 0 ? stop : y_grad_next_ + 1;
+    }
+  }
+
+  void need_mid_grad(int64_t end) {
+    const Layer layer{a_.turned2, nullptr, a_.out, a_.mid};
+    while (mid_grad_next_ < end) {
+      int64_t stop = stop_of(w_.mid_grad, mid_grad_next_, end);
+      if (stop > 0) {
+        stop = uniform(mid_grad_next_, stop);
+        need_y_grad(stop + 1);
+        const bool counted = counts(mid_grad_next_);
+        const ToMidGrad to{w_.mid, w_.mid_grad, w_.x, counted ? w_.sums1 : nullptr, w_.bias1, a_.in};
+        winograd(layer, w_.y_grad, to, mid_grad_next_, stop, a_.width, w_.v, w_.m);
+        if (counted && a_.in <= kDirect) {
+          constexpr decltype(&add_direct<1>) kAdd[] = {add_direct<1>, add_direct<2>, add_direct<3>, add_direct<4>};
+          kAdd[a_.in - 1](w_.x, w_.mid_grad, 4 * mid_grad_next_, lesser(4 * stop, a_.height), a_.width, w_.sums1);
+        }
+      }
+      mid_grad_next_ = stop > 0 ? stop : mid_grad_next_ + 1;
+    }
+  }
+};
+
+}  // namespace
+
+// Floats of workspace a thread needs.
+int64_t block_backward_workspace(const DoubleConv2dPoolBackward& a) { return BackwardWorkspace(a, nullptr).size; }
+
+// The share of the bands [begin, end), counted through all images, in the parameters' gradients: `to` gets weight1's,
+// bias1's, weight2's and bias2's, one after the other.
+void block_gradients(const DoubleConv2dPoolBackward& a, float* space, int64_t begin, int64_t end, float* to) {
+  const BackwardWorkspace w(a, space);
+  for (const Rows& ring : {w.mid, w.y_grad, w.mid_grad}) {  // their borders are written nowhere else
+    for (int64_t r = 0; r < ring.count; ++r) {
+      __builtin_memset(ring.row(r), 0, ring.pixel * sizeof(float));
+      __builtin_memset(ring.row(r) + ring.size - ring.pixel, 0, ring.pixel * sizeof(float));
+    }
+  }
+  __builtin_memset(w.sums1, 0, w.sums * sizeof(float));
+  const int64_t tile_rows = ceil_div(a.height, 4);
+  for (int64_t b = begin; b < end; ++b) {
+    const int64_t image = b / a.bands, band = b % a.bands;
+    const int64_t top = tile_rows * band / a.bands, bottom = tile_rows * (band + 1) / a.bands;
+    if (a.pool % 4 == 0)
+      Walk<4>(a, w, image, top, bottom).run();
+    else if (a.pool % 2 == 0)
+      Walk<2>(a, w, image, top, bottom).run();
+    else
+      Walk<1>(a, w, image, top, bottom).run();
+  }
+  const int64_t mid = ceil_div(a.mid, 16) * 16, out = ceil_div(a.out, 16) * 16;
+  if (a.in <= kDirect) {
+    for (int64_t i = 0; i < a.mid * a.in * 9; ++i) {
+      const int64_t o = i / (9 * a.in), c = i / 9 % a.in, k = i % 9;
+      to[i] = w.sums1[(k * a.in + c) * mid + o];
+    }
+  } else {
+    filter_gradient(w.sums1, ceil_div(a.in, kLanes) * kLanes, mid, a.in, a.mid, to);
+  }
+  to += a.mid * a.in * 9;
+  __builtin_memcpy(to, w.bias1, a.mid * sizeof(float));
+  to += a.mid;
+  filter_gradient(w.sums2, ceil_div(a.mid, kLanes) * kLanes, out, a.mid, a.out, to);
+  to += a.out * a.mid * 9;
+  __builtin_memcpy(to, w.bias2, a.out * sizeof(float));
+}
