@@ -8,7 +8,7 @@
 namespace {
 
 constexpr int kTiles = kLanes == 16 ? 12 : kLanes == 8 ? 6 : 5;  // tiles times two vectors of outputs fill the registers
-constexpr int64_t kStep = 36;                                    // tiles that go through the transforms together
+constexpr int64_t kStep = 3 * kTiles;  // tiles that go through the transforms together: they stay in L2 (half a MB with AVX2)
 
 struct Layer {
   const float *filter, *bias;
