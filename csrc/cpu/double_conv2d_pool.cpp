@@ -186,8 +186,9 @@ Gradients double_conv2d_pool_backward(const Tensor& grad, const Tensor& x, const
     const std::vector<float> turned1 = mask[0] ? packed_adjoint(w1) : std::vector<float>{};
     const std::vector<float> turned2 = first ? packed_adjoint(w2) : std::vector<float>{};
     const std::vector<float> b1 = padded_bias(bias1, mid), b2 = padded_bias(bias2, out);
-    // Bands of an image repeat some rows of their neighbours: only as many as make work for a few threads.
-    const int64_t bands = std::min((size[0] + 3) / size[0], (size[2] + 31) / 32), parts = std::min(size[0] * bands, kParts);
+    // Bands of an image repeat rows of their neighbours (10 to 20 % more work): only as many as a few threads can share.
+    const int64_t most = size[2] >= 96 ? 4 : size[2] >= 24 ? 2 : 1, bands = std::min((size[0] + 3) / size[0], most);
+    const int64_t parts = std::min(size[0] * bands, kParts);
     const DoubleConv2dPoolBackward block{g.const_data_ptr<float>(), in.const_data_ptr<float>(),
                                          mask[0] ? x_grad.mutable_data_ptr<float>() : nullptr, strides4(g), strides4(in),
                                          mask[0] ? strides4(x_grad) : Size4{}, size[1], mid, out, size[2], size[3], pool,
