@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatch
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .. import models, weights
 from ..models import BigSmall, Network
-from ..models.branches import BIG_BLOCKS, BigBranch
 from ..models.jaanet import unit_branches
 from .config import Config
 
@@ -51,8 +48,6 @@ def start(config: Config, tell: Callable[[str], None]) -> Network:
             raise ValueError(f"freeze: no parameter of {config.model.name} is called {pattern!r}")
         for name in names:
             model.get_parameter(name).requires_grad_(False)
-    if config.bfloat16 and isinstance(model, BigBranch):
-        model._big_block = partial(_big_block, model)  # type: ignore[method-assign]
     return model
 
 
@@ -97,20 +92,3 @@ def answers(model: Network, clips: int, inputs: Mapping[str, Tensor]) -> dict[st
     read = model.n_segment // model.big_every
     big = big.unflatten(0, (-1, read)).repeat_interleave(clips, 0).flatten(0, 1)
     return dict(zip(model.tasks, model.heads(big, small), strict=True))
-
-
-def _big_block(model: BigBranch, number: int) -> Callable[[Tensor], Tensor]:
-    """A block of Big by aten's channels-last convolutions: in bfloat16 a step of Big takes about half the time.
-
-    `bk.double_conv2d_pool` saves the memory of a block's intermediates, which at these batches nobody needs.
-    """
-    convolutions, _, pool, dropout = BIG_BLOCKS[number]
-
-    def run(x: Tensor) -> Tensor:
-        x = x.contiguous(memory_format=torch.channels_last)
-        for name in convolutions:
-            weight, bias = model.get_parameter(f"{name}.weight"), model.get_parameter(f"{name}.bias")
-            x = F.relu(F.conv2d(x, weight, bias, padding=1))
-        return F.dropout(F.avg_pool2d(x, pool), dropout, model.training)
-
-    return run
