@@ -62,6 +62,14 @@ for _op in OPS:
     _definitions.impl(_op, getattr(reference, _op), "CompositeExplicitAutograd")
 ops = torch.ops.bigsmall_kernels
 
+# What the compiled kernels of these ops call for the sizes and dtypes that they leave to the reference.
+_composed = torch.library.Library(_choosers.NAMESPACE, "FRAGMENT")
+for _schema in SCHEMAS:
+    _op, _, _signature = _schema.partition("(")
+    if _op in ("wtsm_conv2d_backward", "wtsm_conv2d_stack_backward"):
+        _composed.define(f"{_op}_composed({_signature}")
+        _composed.impl(f"{_op}_composed", getattr(reference, _op), "CompositeExplicitAutograd")
+
 
 # --- fakes: shapes, dtypes and layouts without data -------------------------------------------------------------------
 

@@ -1,11 +1,13 @@
-// What wtsm_conv2d.cpp and wtsm_conv2d_kernel.h agree on.
+// What wtsm_conv2d.cpp, wtsm_conv2d_backward.cpp and their kernels agree on.
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 namespace bk {
 
 enum class Activation { none, relu, tanh, elu };
+Activation activation(const std::string& name);
 
 // One row of `width` output pixels. src[r] points at the receptive field's first value for channels [bound[r], bound[r+1]).
 struct ConvRow {
@@ -20,22 +22,86 @@ struct ConvRow {
   float* out;  // (width, channels)
 };
 
-constexpr int kTiles = 14;  // of 3x3 output pixels, computed together
+constexpr int kTiles = 30;  // of 3x3 output pixels, computed together: a clip of 9x9 images has 27
+constexpr int kProduct = 64;  // output channels that are computed together
 
-// Up to kTiles tiles of a 3x3 convolution by Winograd's F(3x3, 3x3).
-struct ConvTiles {
+// The 5x5 inputs of up to kTiles tiles of a 3x3 convolution, into the domain of Winograd's F(3x3, 3x3).
+struct TileInputs {
   int64_t count;
-  const float* src[kTiles][3];  // each tile's 5x5 input, for the three channel ranges that `bound` separates
+  const float* src[kTiles][3];  // each tile's first value, for the three channel ranges that `bound` separates
   int64_t bound[2];
-  int64_t row_stride, pixel_stride;  // of src; pixel_stride is a multiple of 16, zero beyond cin
+  int64_t row_stride, pixel_stride;  // of src; pixel_stride is a multiple of 16
   int64_t cin;
+  float* out;  // (25, kTiles, pixel_stride)
+};
+
+// The convolution of those tiles.
+struct ConvTiles {
+  TileInputs in;
   const float* packed;  // (25, channels / 16, cin, 16)
   const float* bias;
   int64_t channels;
   Activation activation;
-  float* input;    // workspace: (25, kTiles, pixel_stride)
-  float* product;  // workspace: (25, kTiles, 64), for 64 output channels at a time
-  float* out;      // (count, 9, channels)
+  float* product;  // workspace: (25, kTiles, kProduct)
+  float* out[kTiles];  // each tile's first pixel
+  int64_t out_row, out_pixel;
 };
+
+// The gradients at up to kTiles tiles of 3x3 outputs, into the domain of the products: the transform's adjoint.
+struct TileGradients {
+  int64_t count;
+  const float* src[kTiles];
+  int64_t row_stride, pixel_stride, channels;
+  float* out;  // (25, kTiles, channels)
+};
+
+// out[c / 16][i][c % 16] = (or +=) the sum over n of a[n][i] * b[n][c].
+struct OuterProducts {
+  int64_t count, rows, channels;  // channels: a multiple of 16
+  const float* a;
+  int64_t a_stride;
+  const float* b;
+  int64_t b_stride;
+  bool add;
+  float* out;
+};
+
+// A row of gradients behind a shift's adjoint and an activation, from those before: src as in ConvRow, y the activation's
+// output.
+struct GradientRow {
+  const float* src[3];
+  int64_t bound[2];
+  int64_t width, channels, src_pixel, y_pixel, out_pixel;  // channels: a multiple of 16
+  const float* y;
+  Activation activation;
+  float* out;
+};
+
+// sums[c] += the sum over rows and pixels, for the channels [begin, end), multiples of 16.
+struct PixelSums {
+  const float* src;
+  int64_t frames, height, width, frame_stride, row_stride, pixel_stride, begin, end;
+  float* sums;
+};
+
+// A filter (out, in, taps) in its packed form, and back. Turned: the filter of the adjoint, of which `out` and `in` are.
+struct FilterLayout {
+  int64_t out, in, taps;
+  bool winograd, turned;
+};
+
+// Channels of one frame between planes of contiguous pixels and rows of pixels, channels fastest.
+struct PlanesAndPixels {
+  int64_t channels, plane, height, width;
+  int64_t row_stride, pixel_stride;
+};
+
+// Each on this processor's instruction set; pack_filter and unpack_filter for blocks of 16 outputs times inputs [begin, end).
+void conv_row(const ConvRow& row);
+void conv_tiles(const ConvTiles& tiles);
+void tile_inputs(const TileInputs& tiles);
+void pack_filter(const FilterLayout& layout, const float* weight, float* packed, int64_t begin, int64_t end);
+void planes_to_pixels(const PlanesAndPixels& frame, const float* planes, float* pixels);
+void pixels_to_planes(const PlanesAndPixels& frame, const float* pixels, float* planes);
 
 }  // namespace bk

@@ -93,10 +93,10 @@ static BK_INLINE void output_transform(const V (&m)[5], V (&y)[3]) {
   y[2] = 0.25f * m[1] + m[2] + 4.0f * m[3] + m[4];
 }
 
-// One vector of channels of one tile. The shift is part of the load: lanes below `first` come from the next frame, those
-// below `second` from the previous one.
-template <bool SHIFTED>
-static BK_INLINE void tile_input(const float* const (&src)[3], int64_t c, int first, int second, const ConvTiles& s, float* out) {
+// One vector of channels of one tile, its lanes below cut[0] from src[0], those below cut[1] from src[1], and so on: the
+// shift is part of the load.
+template <int SOURCES>
+static BK_INLINE void tile_input(const float* const* src, const int* cut, int64_t c, const TileInputs& s, float* out) {
   VI lane;
   for (int i = 0; i < kLanes; ++i) lane[i] = i;
   V half[5][5];
@@ -106,11 +106,9 @@ static BK_INLINE void tile_input(const float* const (&src)[3], int64_t c, int fi
 #pragma GCC unroll 5
     for (int j = 0; j < 5; ++j) {
       const int64_t at = i * s.row_stride + j * s.pixel_stride + c;
-      d[j] = load(src[2] + at);
-      if (SHIFTED) {
-        d[j] = lane < second ? load(src[1] + at) : d[j];
-        d[j] = lane < first ? load(src[0] + at) : d[j];
-      }
+      d[j] = load(src[SOURCES - 1] + at);
+#pragma GCC unroll 2
+      for (int k = SOURCES - 2; k >= 0; --k) d[j] = lane < cut[k] ? load(src[k] + at) : d[j];
     }
     input_transform(d, half[i]);
   }
@@ -124,30 +122,39 @@ static BK_INLINE void tile_input(const float* const (&src)[3], int64_t c, int fi
   }
 }
 
-static void conv_tiles(const ConvTiles& s) {
+static void transform_inputs(const TileInputs& s) {
   for (int64_t tile = 0; tile < s.count; ++tile) {
-    const auto& src = s.src[tile];
-    const bool shifted = src[0] != src[2] || src[1] != src[2];
     for (int64_t c = 0; c < s.cin; c += kLanes) {
-      float* out = s.input + tile * s.pixel_stride + c;
-      const int first = static_cast<int>(std::clamp<int64_t>(s.bound[0] - c, 0, kLanes));
-      const int second = static_cast<int>(std::clamp<int64_t>(s.bound[1] - c, 0, kLanes));
-      if (shifted && second > 0)
-        tile_input<true>(src, c, first, second, s, out);
+      // The ranges with channels in this vector: from `first` to `last`.
+      const int cut[2] = {static_cast<int>(std::clamp<int64_t>(s.bound[0] - c, 0, kLanes)),
+                          static_cast<int>(std::clamp<int64_t>(s.bound[1] - c, 0, kLanes))};
+      const int first = cut[0] > 0 ? 0 : cut[1] > 0 ? 1 : 2;
+      const int last = cut[0] == kLanes ? 0 : cut[1] == kLanes ? 1 : 2;
+      const float* const* src = s.src[tile] + first;
+      float* out = s.out + tile * s.pixel_stride + c;
+      if (last == first)
+        tile_input<1>(src, cut + first, c, s, out);
+      else if (last == first + 1)
+        tile_input<2>(src, cut + first, c, s, out);
       else
-        tile_input<false>(src, c, 0, 0, s, out);
+        tile_input<3>(src, cut, c, s, out);
     }
   }
-  static const float zeros[64] = {};
-  for (int64_t channel = 0; channel < s.channels; channel += 64) {
-    const int64_t channels = std::min<int64_t>(64, s.channels - channel);
+}
+
+static void conv_tiles(const ConvTiles& s) {
+  static const float zeros[kProduct] = {};
+  const TileInputs& in = s.in;
+  transform_inputs(in);
+  for (int64_t channel = 0; channel < s.channels; channel += kProduct) {
+    const int64_t channels = std::min<int64_t>(kProduct, s.channels - channel);
     for (int64_t k = 0; k < 25; ++k) {
-      const float* v = s.input + k * kTiles * s.pixel_stride;
-      conv_row({{v, v, v}, {0, s.cin, s.cin, s.cin}, 0, s.pixel_stride, 1, 1, s.cin, s.count,
-                s.packed + (k * s.channels + channel) * s.cin, zeros, channels, Activation::none,
-                s.product + k * kTiles * 64});
+      const float* v = in.out + k * kTiles * in.pixel_stride;
+      conv_row({{v, v, v}, {0, in.cin, in.cin, in.cin}, 0, in.pixel_stride, 1, 1, in.cin, in.count,
+                s.packed + (k * s.channels + channel) * in.cin, zeros, channels, Activation::none,
+                s.product + k * kTiles * channels});
     }
-    for (int64_t tile = 0; tile < s.count; ++tile) {
+    for (int64_t tile = 0; tile < in.count; ++tile) {
       for (int64_t c = 0; c < channels; c += kLanes) {
         const V bias = load(s.bias + channel + c);
         V half[5][3];
@@ -155,19 +162,111 @@ static void conv_tiles(const ConvTiles& s) {
         for (int i = 0; i < 5; ++i) {
           V m[5];
 #pragma GCC unroll 5
-          for (int j = 0; j < 5; ++j) m[j] = load(s.product + ((i * 5 + j) * kTiles) * 64 + tile * channels + c);
+          for (int j = 0; j < 5; ++j) m[j] = load(s.product + ((i * 5 + j) * kTiles + tile) * channels + c);
           output_transform(m, half[i]);
         }
+        float* out = s.out[tile] + channel + c;
 #pragma GCC unroll 3
         for (int j = 0; j < 3; ++j) {
           const V column[5] = {half[0][j], half[1][j], half[2][j], half[3][j], half[4][j]};
           V y[3];
           output_transform(column, y);
 #pragma GCC unroll 3
-          for (int i = 0; i < 3; ++i)
-            store(s.out + (tile * 9 + i * 3 + j) * s.channels + channel + c, activate(y[i] + bias, s.activation));
+          for (int i = 0; i < 3; ++i) store(out + i * s.out_row + j * s.out_pixel, activate(y[i] + bias, s.activation));
         }
       }
     }
   }
+}
+
+// --- packed filters ---------------------------------------------------------------------------------------------------
+
+// (out, in, taps) -> (out / 16, taps, in, 16), or (25, out / 16, in, 16) in the Winograd domain; zero beyond `out`.
+static void pack_filter(const FilterLayout& f, const float* weight, float* packed, int64_t begin, int64_t end) {
+  static const double g[5][3] = {
+      {1, 0, 0}, {-8. / 9, -4. / 9, -2. / 9}, {-2. / 9, 2. / 9, -2. / 9}, {1. / 9, 2. / 9, 4. / 9}, {0, 0, 1}};
+  const int64_t blocks = (f.out + 15) / 16, out_step = (f.turned ? 1 : f.in) * f.taps, in_step = (f.turned ? f.out : 1) * f.taps;
+  for (int64_t unit = begin; unit < end; ++unit) {
+    const int64_t block = unit / f.in, c = unit % f.in, outs = std::min<int64_t>(16, f.out - 16 * block);
+    const float* from = weight + block * 16 * out_step + c * in_step;
+    const auto tap = [&](int64_t o, int64_t t) { return from[o * out_step + (f.turned ? f.taps - 1 - t : t)]; };
+    if (!f.winograd) {
+      for (int64_t t = 0; t < f.taps; ++t) {
+        float* to = packed + ((block * f.taps + t) * f.in + c) * 16;
+        for (int64_t o = 0; o < 16; ++o) to[o] = o < outs ? tap(o, t) : 0.0f;
+      }
+      continue;
+    }
+    double w[9][16] = {}, half[15][16];
+    for (int64_t o = 0; o < outs; ++o) {
+      for (int t = 0; t < 9; ++t) w[t][o] = tap(o, t);
+    }
+    for (int i = 0; i < 5; ++i) {
+      for (int t = 0; t < 3; ++t) {
+        for (int o = 0; o < 16; ++o)
+          half[3 * i + t][o] = g[i][0] * w[t][o] + g[i][1] * w[3 + t][o] + g[i][2] * w[6 + t][o];
+      }
+    }
+    for (int p = 0; p < 25; ++p) {
+      float* to = packed + (p * blocks * f.in + unit) * 16;
+      const double(*r)[16] = half + p / 5 * 3, *h = g[p % 5];
+      for (int o = 0; o < 16; ++o) to[o] = static_cast<float>(h[0] * r[0][o] + h[1] * r[1][o] + h[2] * r[2][o]);
+    }
+  }
+}
+
+// --- planes and pixels ------------------------------------------------------------------------------------------------
+
+// Squares of kLanes pixels by kLanes channels; f(channel, channels, pixel, offsets of the pixels) transposes one.
+template <class F>
+static BK_INLINE void squares(const PlanesAndPixels& s, const F& f) {
+  const int64_t count = s.height * s.width;
+  for (int64_t next = 0; next < count; next += kLanes) {
+    const int64_t first = std::min(next, count - kLanes);
+    int64_t offset[kLanes];
+    for (int64_t i = 0, y = first / s.width, x = first % s.width; i < kLanes; ++i) {
+      offset[i] = y * s.row_stride + x * s.pixel_stride;
+      if (++x == s.width) x = 0, ++y;
+    }
+    for (int64_t c = 0; c < s.channels; c += kLanes) f(c, std::min<int64_t>(kLanes, s.channels - c), first, offset);
+  }
+}
+
+// Zero channels fill up the last vector; pixel_stride is a multiple of 16.
+static void planes_to_pixels(const PlanesAndPixels& s, const float* planes, float* pixels) {
+  if (s.height * s.width < kLanes) {
+    for (int64_t i = 0; i < s.height * s.width; ++i) {
+      float* pixel = pixels + i / s.width * s.row_stride + i % s.width * s.pixel_stride;
+      for (int64_t c = 0; c < s.channels; ++c) pixel[c] = planes[c * s.plane + i];
+    }
+    return;
+  }
+  squares(s, [&](int64_t c, int64_t channels, int64_t first, const int64_t (&offset)[kLanes]) {
+    V v[kLanes];
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) v[i] = i < channels ? load(planes + (c + i) * s.plane + first) : V{};
+    transpose(v);
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) store(pixels + offset[i] + c, v[i]);
+  });
+}
+
+static void pixels_to_planes(const PlanesAndPixels& s, const float* pixels, float* planes) {
+  if (s.height * s.width < kLanes) {
+    for (int64_t i = 0; i < s.height * s.width; ++i) {
+      const float* pixel = pixels + i / s.width * s.row_stride + i % s.width * s.pixel_stride;
+      for (int64_t c = 0; c < s.channels; ++c) planes[c * s.plane + i] = pixel[c];
+    }
+    return;
+  }
+  squares(s, [&](int64_t c, int64_t channels, int64_t first, const int64_t (&offset)[kLanes]) {
+    V v[kLanes];
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) v[i] = load(pixels + offset[i] + c);
+    transpose(v);
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) {
+      if (i < channels) store(planes + (c + i) * s.plane + first, v[i]);
+    }
+  });
 }

@@ -146,6 +146,144 @@ def test_stack_against_float64(channels, wrap: bool) -> None:
             assert y.stride() == torch.empty_like(y, memory_format=reference.memory_format(x)).stride(), name
 
 
+def stack_gradients(
+    grad: torch.Tensor, x: torch.Tensor, weights: list[torch.Tensor], biases: list[torch.Tensor], *options: object
+) -> list[torch.Tensor]:
+    """Of x, the weights and the biases, by autograd through the reference."""
+    leaves = [t.detach().requires_grad_() for t in (x, *weights, *biases)]
+    n = len(weights)
+    y = reference.wtsm_conv2d_stack(leaves[0], leaves[1 : n + 1], leaves[n + 1 :], *options)
+    return list(torch.autograd.grad(y, leaves, grad))
+
+
+# As CASES, of filters whose gradients are compiled; the last ones' paddings are larger than usual.
+GRADIENT_CASES = [
+    (6, 3, 32, 32, 9, 9, 3, 1),
+    (3, 3, 3, 32, 9, 9, 3, 1),
+    (4, 2, 5, 7, 13, 31, 3, 0),
+    (3, 3, 33, 64, 5, 17, 1, 0),
+    (60, 3, 6, 3, 4, 5, 1, 0),
+    (54, 3, 4, 17, 3, 4, 3, 1),
+    (8, 4, 2, 1, 1, 1, 3, 1),
+    (4, 4, 17, 49, 7, 40, 3, 1),
+    (6, 3, 20, 90, 4, 4, 3, (0, 1)),
+    (3, 3, 3, 5, 4, 7, 3, (2, 1)),
+    (3, 3, 19, 16, 7, 8, 3, (2, 3)),
+    (2, 1, 3, 4, 6, 6, 5, 2),
+]
+
+
+@every_isa
+@pytest.mark.parametrize("case", GRADIENT_CASES)
+def test_gradients_against_float64(case) -> None:
+    assert_compiled("wtsm_conv2d_backward")
+    frames, n, c, out, h, w, kernel, padding = case
+    pads = [padding] * 2 if isinstance(padding, int) else list(padding)
+    weight, _ = parameters(c, out, kernel)
+    size = [side + 2 * pad - kernel + 1 for side, pad in zip((h, w), pads, strict=True)]
+    gradients = layouts(torch.randn(frames, out, *size))
+    masks = itertools.cycle([[True] * 3, [False, True, True], [True, False, False], [False, False, True]])
+    images = layouts(torch.randn(frames, c, h, w))
+    for (name, x), (_, grad), activation, mask in zip(images, gradients, ACTIVATIONS, masks, strict=False):
+        for wrap in (True, False):
+            tail = (n, 3, wrap, [1, 1], pads, [1, 1], 1, activation)
+            y = reference.ACTIVATIONS[activation](torch.randn(frames, out, *size))
+            exact = reference.wtsm_conv2d_backward(
+                grad.double(), y.double(), x.double(), weight.double(), True, *tail, [True] * 3
+            )
+            found = torch.ops.bigsmall_kernels.wtsm_conv2d_backward(grad, y, x, weight, True, *tail, mask)
+            for wanted, ours, truth in zip(mask, found, exact, strict=True):
+                assert ours.shape == (truth.shape if wanted else (0,))
+                assert not wanted or error(ours, truth) <= 1e-5, (name, activation)
+            layout = torch.empty_like(x, memory_format=reference.memory_format(x)).stride()
+            assert not mask[0] or found[0].stride() == layout, name
+
+
+@every_isa
+@pytest.mark.parametrize("channels", STACKS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_stack_gradients_against_float64(channels, activation: str) -> None:
+    assert_compiled("wtsm_conv2d_stack_backward")
+    layers = [parameters(a, b, 3) for a, b in itertools.pairwise(channels)]
+    weights, biases = [w for w, _ in layers], [b for _, b in layers]
+    double = [w.double() for w in weights], [b.double() for b in biases]
+    for clips, n, h, w, wrap in ((1, 3, 9, 9, True), (2, 1, 4, 6, False), (3, 4, 1, 15, True), (21, 3, 5, 3, False)):
+        gradients = layouts(torch.randn(clips * n, channels[-1], h, w))
+        for (name, x), (_, grad) in zip(layouts(torch.randn(clips * n, channels[0], h, w)), gradients, strict=True):
+            options = (n, 3, wrap, activation)
+            exact = stack_gradients(grad.double(), x.double(), *double, *options)
+            found = torch.ops.bigsmall_kernels.wtsm_conv2d_stack_backward(grad, x, weights, biases, *options, True)
+            for ours, truth in zip(found, exact, strict=True):
+                assert error(ours, truth) <= 1e-5, (name, clips)
+            assert found[0].stride() == torch.empty_like(x, memory_format=reference.memory_format(x)).stride(), name
+            rest = torch.ops.bigsmall_kernels.wtsm_conv2d_stack_backward(grad, x, weights, biases, *options, False)
+            assert rest[0].numel() == 0
+            for ours, same in zip(rest[1:], found[1:], strict=True):
+                assert torch.equal(ours, same)
+
+
+@every_isa
+@pytest.mark.parametrize("dtype", LOW_PRECISION)
+def test_gradients_in_low_precision(dtype: torch.dtype) -> None:
+    layers = [parameters(3, 32, 3), parameters(32, 32, 3)]
+    weights, biases = [w.to(dtype) for w, _ in layers], [b.to(dtype) for _, b in layers]
+    x, grad = torch.randn(6, 3, 9, 9).to(dtype), torch.randn(6, 32, 9, 9).to(dtype)
+    double = [w.double() for w in weights], [b.double() for b in biases]
+    options = (3, 3, True, "tanh")
+    exact = stack_gradients(grad.double(), x.double(), *double, *options)
+    eager = stack_gradients(grad, x, weights, biases, *options)
+    found = torch.ops.bigsmall_kernels.wtsm_conv2d_stack_backward(grad, x, weights, biases, *options, True)
+    for ours, theirs, truth in zip(found, eager, exact, strict=True):
+        assert_low_precision(ours, theirs, truth)
+    y, one = torch.randn(6, 32, 9, 9).to(dtype), (True, 3, 3, True, *PLAIN, "relu", [True] * 3)
+    exact = reference.wtsm_conv2d_backward(grad.double(), y.double(), x.double(), double[0][0], *one)
+    eager = reference.wtsm_conv2d_backward(grad, y, x, weights[0], *one)
+    found = torch.ops.bigsmall_kernels.wtsm_conv2d_backward(grad, y, x, weights[0], *one)
+    for ours, theirs, truth in zip(found, eager, exact, strict=True):
+        assert_low_precision(ours, theirs, truth)
+
+
+@every_isa
+def test_gradients_of_nothing_and_of_a_sum() -> None:
+    (weight, bias), ops = parameters(5, 6, 3), torch.ops.bigsmall_kernels
+    none, no_grad = torch.empty(0, 5, 4, 4), torch.empty(0, 6, 4, 4)
+    for found in (
+        ops.wtsm_conv2d_stack_backward(no_grad, none, [weight], [bias], 3, 3, True, "relu", True),
+        ops.wtsm_conv2d_backward(no_grad, no_grad, none, weight, True, 3, 3, True, *PLAIN, "relu", [True] * 3),
+    ):
+        assert [tuple(g.shape) for g in found] == [(0, 5, 4, 4), (6, 5, 3, 3), (6,)]
+        assert not any(g.any() for g in found)
+    x = torch.randn(1, 5, 1, 4).expand(6, 5, 4, 4)
+    grad = torch.randn(()).expand(6, 6, 4, 4)
+    args = ([weight], [bias], 3, 3, False, "elu", True)
+    dense = ops.wtsm_conv2d_stack_backward(grad.contiguous(), x.contiguous(), *args)
+    for ours, same in zip(ops.wtsm_conv2d_stack_backward(grad, x, *args), dense, strict=True):
+        assert torch.equal(ours, same)
+
+
+@every_isa
+def test_gradients_have_the_same_bits_on_any_thread_count(threads) -> None:
+    layers, ops = [parameters(3, 32, 3), parameters(32, 32, 3), parameters(32, 64, 3)], torch.ops.bigsmall_kernels
+    weights, biases = [w for w, _ in layers], [b for _, b in layers]
+    x, grad = torch.randn(60, 3, 9, 9), torch.randn(60, 64, 9, 9)
+
+    def stack(frames: int) -> torch.Tensor:
+        options = (weights, biases, 3, 3, True, "relu", True)
+        return torch.cat([g.flatten() for g in ops.wtsm_conv2d_stack_backward(grad[:frames], x[:frames], *options)])
+
+    def picture(kernel: int) -> torch.Tensor:
+        options = (True, 3, 3, False, [1, 1], [kernel // 2] * 2, [1, 1], 1, "none", [True] * 3)
+        found = ops.wtsm_conv2d_backward(wide, wide, image, parameters_of[kernel], *options)
+        return torch.cat([g.flatten() for g in found])
+
+    parameters_of = {kernel: parameters(32, 32, kernel)[0] for kernel in (1, 3)}
+    image, wide = torch.randn(3, 32, 60, 61), torch.randn(3, 32, 60, 61)
+    for frames in (3, 9, 60):  # few clips share the threads, many are shared among them
+        same_bits_on_any_thread_count(lambda: stack(frames))  # noqa: B023
+    for kernel in parameters_of:
+        same_bits_on_any_thread_count(lambda: picture(kernel))  # noqa: B023
+
+
 @every_isa
 def test_empty_and_expanded() -> None:
     weight, bias = parameters(4, 6, 3)
