@@ -53,13 +53,24 @@ def calls(clips: int) -> Iterator[tuple[str, Callable[[], Any]]]:
     biases = [torch.randn(len(w)) for w in weights]
     one, stack = ops.pack_wtsm_conv2d(weights[1]), ops.pack_wtsm_conv2d_stack(weights)
     yield "wtsm_conv2d", lambda: bk.wtsm_conv2d(small, weights[1], biases[1], activation="relu", packed=one)
+    back = (weights[1], True, 3, 3, True, [1, 1], [1, 1], [1, 1], 1, "relu", [True] * 3)
+    yield "wtsm_conv2d_backward", lambda: ops.wtsm_conv2d_backward(small, small, small, *back)
     rgb = torch.randn(3 * clips, 3, 9, 9)
     yield "wtsm_conv2d_stack", lambda: bk.wtsm_conv2d_stack(rgb, weights, biases, packed=stack)
+    grad = torch.randn(3 * clips, TRUNK[-1], 9, 9)
+    trunk = (grad, rgb, weights, biases, 3, 3, True, "relu", False)
+    yield "wtsm_conv2d_stack_backward", lambda: ops.wtsm_conv2d_stack_backward(*trunk)
     for name, (c, mid, out, size, pool) in BLOCKS.items():
         w1, w2 = torch.randn(mid, c, 3, 3) / (9 * c) ** 0.5, torch.randn(out, mid, 3, 3) / (9 * mid) ** 0.5
         block = (torch.randn(clips, c, size, size), w1, torch.randn(mid), w2, torch.randn(out), pool)
         packed = ops.pack_double_conv2d_pool(w1, w2)
         yield f"double_conv2d_pool {name}", lambda a=block, p=packed: bk.double_conv2d_pool(*a, packed=p)
+        pooled = torch.randn(clips, out, size // pool, size // pool)
+        mask = [c > 3, True, True, True, True]  # nobody asks for the pictures' gradient
+        yield (
+            f"double_conv2d_pool_backward {name}",
+            lambda g=pooled, a=block, m=mask: ops.double_conv2d_pool_backward(g, *a, m),
+        )
     crops = torch.randint(1, 256, (3 * clips + 1, 144, 144, 3), dtype=torch.uint8)
     yield "diff_normalize", lambda: bk.diff_normalize(crops)
     yield "standardize", lambda: bk.standardize(crops[1:])
