@@ -42,10 +42,15 @@ def _another(pid: int) -> bool:
 
 @contextmanager
 def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A path beside `path` to write to; renamed to it at the end, removed if anything fails before."""
+    """A path beside `path` to write to; renamed to it at the end, removed if anything fails before.
+
+    What was written is on the disk before it has the name: a power cut, too, leaves the old file or the new one.
+    """
     aside = beside(path)
     try:
         yield aside
+        with open(aside, "rb+") as file:
+            os.fsync(file.fileno())
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)

@@ -85,3 +85,5 @@ def _show(found: Evaluation) -> None:
     out.print(table)
     for vital in ("heart_rate", "respiration_rate"):
         out.print(f"[dim]{escape(about['convention'][vital])}[/dim]")
+    for note in about["notes"]:
+        out.print(f"[yellow]{escape(note)}[/yellow]")

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from bigsmall import weights
 from bigsmall.cli import app
+from bigsmall.cli.evaluate import _show
 from bigsmall.datasets import open_prepared, prepare, write_prepared
 from bigsmall.datasets.prepared import Prepared
 from bigsmall.evaluation import Prediction, evaluate, load_predictions, predict
@@ -212,12 +213,16 @@ def test_wrong_recordings_are_named(recording, times, message):
         evaluate(Toy(), [recording] * times)
 
 
-def test_weights_for_other_inputs_are_told(tmp_path, arrays):
+def test_weights_for_other_inputs_are_told(tmp_path, arrays, capsys):
     other = arrays | {"big": np.zeros((len(arrays["big"]), 144, 144, 3), np.uint8)}
     recording = written(tmp_path / "other.safetensors", other, convention="toolbox", crop="frame")
-    notes = evaluate("default", [recording]).about["notes"]
+    found = evaluate("default", [recording])
+    notes = found.about["notes"]
     assert notes[0] == "prepared with the convention 'toolbox'; the weights were trained with 'exact' (1 recordings)"
     assert "the crop 'frame'" in notes[1]
+    _show(found)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert all(note in shown for note in notes)
 
 
 # ---- the model that ships, on simulated people

@@ -402,6 +402,23 @@ def test_who_writes_the_same_file_last_wins(tmp_path):
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.txt", "first")]
 
 
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """Else a power cut may leave an empty file where the old one was."""
+    path, done = tmp_path / "a.txt", []
+    path.write_text("old")
+    sync = os.fsync
+
+    def synced(descriptor: int) -> None:
+        done.append((os.fstat(descriptor).st_size, path.read_text()))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    with whole(path) as aside:
+        aside.write_text("newer")
+    assert done == [(5, "old")]
+    assert path.read_text() == "newer"
+
+
 def test_a_measurement_is_equal_to_itself_only():
     one, other = measured(n=5), measured(n=5)
     assert {one, other, one} == {other, one}
