@@ -39,6 +39,14 @@ struct Image {
   int64_t channels, height, width, sc, sh, sw;
 };
 
+// C channels of a row of pixels, one after the other.
+template <int C>
+void interleave(const float* from, int64_t sc, int64_t sw, int64_t width, float* to) {
+  for (int64_t x = 0; x < width; ++x) {
+    for (int c = 0; c < C; ++c) to[C * x + c] = from[c * sc + x * sw];
+  }
+}
+
 // Rows [first, last) of an image into the workspace, zeros outside.
 void stage(const Image& a, const Rows& to, int64_t first, int64_t last) {
   for (int64_t r = first; r < last; ++r) to.zero(r);
@@ -55,6 +63,8 @@ void stage(const Image& a, const Rows& to, int64_t first, int64_t last) {
         }
       }
     }
+  } else if (a.channels == 3 && to.pixel == 3) {
+    for (int64_t r = first; r < last; ++r) interleave<3>(a.data + r * a.sh, a.sc, a.sw, a.width, to.at(r, 0));
   } else {
     for (int64_t r = first; r < last; ++r) {
       const float* from = a.data + r * a.sh;
