@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 Call = Callable[[], Any]
 MISSING = "not installed"
+KEEP_MEMORY = ("ONNX Runtime", "OpenVINO", "OpenVINO bfloat16")  # from their first call on
+WITHOUT_BFLOAT16 = "this processor has no instructions for it, and OpenVINO would compute in float32"
 
 
 def _as_list(outputs: Any) -> list[Any]:
@@ -25,6 +27,11 @@ def _as_list(outputs: Any) -> list[Any]:
 def tensors(outputs: Any) -> list[Tensor]:
     """Whatever a peer returned, as tensors."""
     return [torch.as_tensor(np.asarray(y)) if not isinstance(y, Tensor) else y for y in _as_list(outputs)]
+
+
+def rows(index: Tensor) -> Callable[[Any], list[Tensor]]:
+    """The function that takes those rows of every output."""
+    return lambda outputs: [y[index] for y in tensors(outputs)]
 
 
 def _channels_last(x: Tensor) -> Tensor:
@@ -97,28 +104,74 @@ def openvino(model: bytes, inputs: Sequence[Tensor], threads: int, precision: st
     return call
 
 
+def openvino_has_bfloat16() -> bool:
+    """Whether it would compute in it here; True where it is not installed, which is said elsewhere."""
+    try:
+        import openvino
+    except ImportError:
+        return True
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def autocast(module: nn.Module, inputs: Sequence[Tensor]) -> Call:
+    """Eager in bfloat16."""
+
+    def call() -> Any:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            return module(*inputs)
+
+    return call
+
+
+def _runtime(name: str, model: bytes | None, inputs: Sequence[Tensor], threads: int) -> Call | str:
+    if model is None:
+        return MISSING
+    try:
+        if name == "ONNX Runtime":
+            return onnxruntime(model, inputs, threads)
+        return openvino(model, inputs, threads, "bf16" if name.endswith("bfloat16") else "f32")
+    except ImportError:
+        return MISSING
+
+
+def _exported(module: nn.Module, inputs: Sequence[Tensor]) -> bytes | None:
+    try:
+        return _onnx(module, inputs)
+    except ImportError:
+        return None
+
+
 def inference(
+    module: nn.Module, inputs: Sequence[Tensor], threads: int, *, quick: bool = False, large: bool = False
+) -> Iterator[tuple[str, Call | str]]:
+    """All float32 peers of an eager module: a name, and a call or the reason why there is none.
+
+    quick: only those that need no compiling. large: only the runtimes, the fastest ones where a call takes seconds.
+    """
+    module = module.eval()
+    if large:
+        for name in ("eager NCHW", "eager channels_last", "torch.compile"):
+            yield name, "slow: see the row of fewer clips"
+    else:
+        yield "eager NCHW", eager(module, inputs)
+        if any(x.dim() == 4 for x in inputs):
+            yield "eager channels_last", eager_channels_last(module, inputs)
+        if quick:
+            return
+        yield "torch.compile", compiled(module, inputs)
+    model = _exported(module, inputs)
+    for name in ("ONNX Runtime", "OpenVINO"):
+        yield name, _runtime(name, model, inputs, threads)
+
+
+def bfloat16(
     module: nn.Module, inputs: Sequence[Tensor], threads: int, *, quick: bool = False
 ) -> Iterator[tuple[str, Call | str]]:
-    """All peers of an eager module: a name, and a call or the reason why there is none."""
+    """The peers of the rows in bfloat16."""
     module = module.eval()
-    yield "eager NCHW", eager(module, inputs)
-    if any(x.dim() == 4 for x in inputs):
-        yield "eager channels_last", eager_channels_last(module, inputs)
-    if quick:
-        return
-    yield "torch.compile", compiled(module, inputs)
-    try:
-        model = _onnx(module, inputs)
-    except ImportError:
-        model = None
-    runtimes: dict[str, Callable[[bytes], Call]] = {
-        "ONNX Runtime": lambda model: onnxruntime(model, inputs, threads),
-        "OpenVINO": lambda model: openvino(model, inputs, threads, "f32"),
-        "OpenVINO bfloat16": lambda model: openvino(model, inputs, threads, "bf16"),
-    }
-    for name, build in runtimes.items():
-        try:
-            yield name, MISSING if model is None else build(model)
-        except ImportError:
-            yield name, MISSING
+    yield "eager autocast", autocast(module, inputs)
+    if not quick:
+        name = "OpenVINO bfloat16" if openvino_has_bfloat16() else "OpenVINO"
+        if name == "OpenVINO":
+            yield "OpenVINO bfloat16", WITHOUT_BFLOAT16
+        yield name, _runtime(name, _exported(module, inputs), inputs, threads)
