@@ -27,7 +27,7 @@ def test_double_conv2d_pool(paired: Any, name: str, clips: int, threads: int, qu
     paired(
         f"double_conv2d_pool {name}",
         lambda: bk.double_conv2d_pool(x, first.weight, first.bias, second.weight, second.bias, pool, packed=packed),
-        peers.inference(block, [x], threads, quick=quick, large=steps > 1),
+        peers.inference(block, [x], threads, quick=quick, without=peers.left_out(clips, steps)),
         [copy.deepcopy(block).double()(x[some].double())],
         compared=peers.rows(some),
         steps=steps,

@@ -48,7 +48,7 @@ def test_bigsmall(paired: Any, clips: int, threads: int, quick: bool) -> None:
     paired(
         "bigsmall",
         peers.eager(ours, data),
-        peers.inference(plain, data, threads, quick=quick, large=steps > 1),
+        peers.inference(plain, data, threads, quick=quick, without=peers.left_out(clips, steps)),
         exact,
         kernel="double_conv2d_pool",
         compared=rows,
@@ -64,7 +64,8 @@ def test_bigsmall_bfloat16(paired: Any, clips: int, threads: int, quick: bool) -
     ours, plain = (network.eval() for network in networks())
     data = inputs(clips)
     exact, rows = _exact(plain, data, clips)
-    allowed = 2 * error(rows(peers.autocast(plain, data)()), exact)
+    few = data[0][frames_of(clips, 1)], data[1][frames_of(clips, 3)]
+    allowed = 2 * error(peers.autocast(plain, few)(), exact)
     ways: dict[str, peers.Call | str] = {
         "ours in bfloat16": peers.autocast(ours, data),
         "ours in float32": peers.eager(ours, data),

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 Call = Callable[[], Any]
 MISSING = "not installed"
+COMPILED = (1, 8, 60)  # clips
 KEEP_MEMORY = ("ONNX Runtime", "OpenVINO", "OpenVINO bfloat16")  # from their first call on
 WITHOUT_BFLOAT16 = "this processor has no instructions for it, and OpenVINO would compute in float32"
 
@@ -141,27 +143,37 @@ def _exported(module: nn.Module, inputs: Sequence[Tensor]) -> bytes | None:
         return None
 
 
+def left_out(clips: int, steps: int = 1) -> dict[str, str]:
+    """Who does not take part in a row, and why: a whole run is to end within half an hour."""
+    absent = {} if clips in COMPILED else {"torch.compile": "takes long to compile, see 1, 8 and 60 clips"}
+    if steps > 1:
+        absent |= dict.fromkeys(("eager NCHW", "eager channels_last"), "takes long, see fewer clips")
+    return absent
+
+
 def inference(
-    module: nn.Module, inputs: Sequence[Tensor], threads: int, *, quick: bool = False, large: bool = False
+    module: nn.Module,
+    inputs: Sequence[Tensor],
+    threads: int,
+    *,
+    quick: bool = False,
+    without: Mapping[str, str] | None = None,
 ) -> Iterator[tuple[str, Call | str]]:
     """All float32 peers of an eager module: a name, and a call or the reason why there is none.
 
-    quick: only those that need no compiling. large: only the runtimes, the fastest ones where a call takes seconds.
+    quick: only those that need no compiling. without: who is left out, and why.
     """
-    module = module.eval()
-    if large:
-        for name in ("eager NCHW", "eager channels_last", "torch.compile"):
-            yield name, "slow: see the row of fewer clips"
-    else:
-        yield "eager NCHW", eager(module, inputs)
-        if any(x.dim() == 4 for x in inputs):
-            yield "eager channels_last", eager_channels_last(module, inputs)
-        if quick:
-            return
-        yield "torch.compile", compiled(module, inputs)
-    model = _exported(module, inputs)
-    for name in ("ONNX Runtime", "OpenVINO"):
-        yield name, _runtime(name, model, inputs, threads)
+    module, without = module.eval(), without or {}
+    builders: dict[str, Callable[[], Call | str]] = {"eager NCHW": lambda: eager(module, inputs)}
+    if any(x.dim() == 4 for x in inputs):
+        builders["eager channels_last"] = lambda: eager_channels_last(module, inputs)
+    if not quick:
+        exported = cache(lambda: _exported(module, inputs))
+        builders["torch.compile"] = lambda: compiled(module, inputs)
+        builders["ONNX Runtime"] = lambda: _runtime("ONNX Runtime", exported(), inputs, threads)
+        builders["OpenVINO"] = lambda: _runtime("OpenVINO", exported(), inputs, threads)
+    for name, build in builders.items():
+        yield name, without.get(name) or build()
 
 
 def bfloat16(
@@ -169,7 +181,8 @@ def bfloat16(
 ) -> Iterator[tuple[str, Call | str]]:
     """The peers of the rows in bfloat16."""
     module = module.eval()
-    yield "eager autocast", autocast(module, inputs)
+    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() or len(inputs[0]) == 1
+    yield "eager autocast", autocast(module, inputs) if fast else "this processor takes a second a clip for it"
     if not quick:
         name = "OpenVINO bfloat16" if openvino_has_bfloat16() else "OpenVINO"
         if name == "OpenVINO":
