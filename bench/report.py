@@ -155,8 +155,7 @@ def ratios(run: dict[str, Any], path: Path) -> None:
     handles, labels = panels.flat[0].get_legend_handles_labels()
     handles.append(plt.Line2D([], [], color="tab:green", linestyle="--"))
     figure.legend(handles, [*labels, "the design's bar"], loc="outside lower center", ncols=len(handles), fontsize=8)
-    figure.supylabel("times as fast as the best peer of the same run (bars: range over the rounds)", fontsize=9)
-    figure.supxlabel("clips of three frames", fontsize=9)
+    figure.supylabel("times as fast as the best peer of the same run (lines: range over the rounds), over the clips of three frames", fontsize=9)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
@@ -177,14 +176,14 @@ def roofline(run: dict[str, Any], path: Path) -> None:
         1, len(counts), figsize=(6 * len(counts), 6), layout="constrained", sharey=True, squeeze=False
     )
     intensities = [row["extra_info"]["flops_per_byte"] for row in rows]
-    x = np.geomspace(min(intensities) / 2, max(intensities) * 2, 200)
+    x = np.geomspace(min(1.0, *intensities), 2 * max(intensities), 200)
     for panel, threads in zip(panels.flat, counts, strict=True):
         chosen = [row for row in rows if row["extra_info"]["threads"] == threads]
         limits = chosen[0]["extra_info"]["ceilings"]
         top, slope = limits[chosen[0]["extra_info"]["ceiling"]], limits["copy_ GB/s"]
         panel.plot(x, np.minimum(top, slope * x), color="black", linewidth=1.2)
         panel.text(x[-1], top * 1.04, f"{chosen[0]['extra_info']['ceiling']} {top:,.0f}", ha="right", fontsize=8)
-        panel.text(x[0], slope * x[0] * 1.1, f"copy_ {slope:.0f} GB/s", fontsize=8, rotation_mode="anchor")
+        panel.text(1.5 * x[0], 1.4 * slope * x[0], f"copy_ {slope:.0f} GB/s", fontsize=8, va="top")
         for row in chosen:
             info, colour = row["extra_info"], COLOURS(groups.index(row["group"]) % 10)
             at, peer = info["flops_per_byte"], info["gflops"] / info["ratio"]

@@ -90,7 +90,8 @@ class BigBranch(_Branch):
         packed = None if self.training else self._packed_blocks[number](first[0], second[0])
 
         def run(x: Tensor) -> Tensor:
-            return F.dropout(bk.double_conv2d_pool(x, *first, *second, pool, packed=packed), dropout, self.training)
+            x = bk.double_conv2d_pool(x, *first, *second, pool, packed=packed)
+            return F.dropout(x, dropout) if self.training else x
 
         return run
 
