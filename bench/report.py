@@ -155,7 +155,8 @@ def ratios(run: dict[str, Any], path: Path) -> None:
     handles, labels = panels.flat[0].get_legend_handles_labels()
     handles.append(plt.Line2D([], [], color="tab:green", linestyle="--"))
     figure.legend(handles, [*labels, "the design's bar"], loc="outside lower center", ncols=len(handles), fontsize=8)
-    figure.supylabel("times as fast as the best peer of the same run (lines: range over the rounds), over the clips of three frames", fontsize=9)
+    figure.supylabel("times as fast as the best peer of the same run (lines: range over the rounds)", fontsize=9)
+    figure.suptitle("Over the number of clips of three frames", fontsize=10)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
@@ -182,7 +183,7 @@ def roofline(run: dict[str, Any], path: Path) -> None:
         limits = chosen[0]["extra_info"]["ceilings"]
         top, slope = limits[chosen[0]["extra_info"]["ceiling"]], limits["copy_ GB/s"]
         panel.plot(x, np.minimum(top, slope * x), color="black", linewidth=1.2)
-        panel.text(x[-1], top * 1.04, f"{chosen[0]['extra_info']['ceiling']} {top:,.0f}", ha="right", fontsize=8)
+        panel.text(top / slope, top * 1.05, f"{chosen[0]['extra_info']['ceiling']} {top:,.0f}", fontsize=8)
         panel.text(1.5 * x[0], 1.4 * slope * x[0], f"copy_ {slope:.0f} GB/s", fontsize=8, va="top")
         for row in chosen:
             info, colour = row["extra_info"], COLOURS(groups.index(row["group"]) % 10)
