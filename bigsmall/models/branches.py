@@ -81,7 +81,14 @@ class BigBranch(_Branch):
 
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or x.shape[0] <= _BIG_FRAMES_AT_ONCE:
             return run(x)
-        return torch.cat([run(part) for part in torch.split(x, _BIG_FRAMES_AT_ONCE)])
+        step = _BIG_FRAMES_AT_ONCE
+        found = run(x[:step])
+        # Into one tensor as they come: parts kept to be joined would lie between what is freed, half a MB a frame.
+        maps = found.new_empty(len(x), *found.shape[1:])
+        maps[:step] = found
+        for at in range(step, len(x), step):
+            maps[at : at + step] = run(x[at : at + step])
+        return maps
 
     def _big_block(self, number: int) -> Callable[[Tensor], Tensor]:
         """One block with its weights as they are now."""
