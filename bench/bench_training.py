@@ -115,6 +115,7 @@ class Repeated(nn.Module):
         return tuple(head(features) for head in network.heads)
 
 
+@pytest.mark.parametrize("threads", [2], ids=["2threads"], indirect=True)
 @pytest.mark.parametrize("clips", [8], ids=["8clips"])
 @pytest.mark.parametrize("recipe", RECIPES, ids=["paper", "default"])
 def test_training_step(paired: Any, clips: int, threads: int, recipe: str, folder: Path) -> None:
