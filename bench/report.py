@@ -82,10 +82,9 @@ def _cells(row: Row) -> list[str]:
 def provenance(run: dict[str, Any]) -> str:
     """When, where and on which commit: from the `datetime`, `machine_info` and `commit_info` of a run."""
     machine, commit = run["machine_info"], run["commit_info"]
-    peers = "".join(f", {name} {version}" for name, version in machine.get("peers", {}).items())
     return (
         f"Measured {run['datetime'][:10]} on {machine['cpu'].get('brand_raw', 'unknown')}, "
-        f"{machine['cpu'].get('count', '?')} cores, torch {machine['torch']}{peers}, instruction set {machine['isa']}, "
+        f"{machine['cpu'].get('count', '?')} cores, torch {machine['torch']}, instruction set {machine['isa']}, "
         f"commit {commit['id'][:10]}{' with uncommitted changes' * bool(commit.get('dirty'))}."
     )
 
@@ -98,8 +97,9 @@ def table(run: dict[str, Any]) -> str:
         "row", "kernel", "ours, µs", "frames/s", "GFLOP/s", "share of the ceiling", "extra MB", "ratio", "range",
         "best peer", "bar", "peers, µs",
     )  # fmt: skip
+    peers = ", ".join(f"{name} {version}" for name, version in run["machine_info"]["peers"].items())
     lines = [
-        provenance(run),
+        f"{provenance(run)} Peers: {peers}.",
         "",
         "Ceilings in the same run: "
         + "; ".join(
