@@ -85,7 +85,7 @@ def test_bigsmall_inputs(paired: Any, clips: int, threads: int, quick: bool) -> 
     paired(
         "bigsmall_inputs",
         lambda: bk.bigsmall_inputs(frames),
-        [*numpy_ways, ("eager reference", plain)],
+        [*numpy_ways, ("eager reference", plain if clips < 60 else peers.TAKES_LONG)],
         _exact(frames),
         frames=len(frames),
         bars={"numpy as released": 10},

@@ -24,7 +24,7 @@ CLIPS = (1, 2, 8, 60, 300, 3000)
 ON_ALL_THREADS = 300  # clips from which on one thread is not timed
 ROUNDS, FEWEST_ROUNDS = 9, 7  # a ratio is the median over them
 SECONDS = 0.02  # of each contender in each round
-PATIENCE = 6.0  # seconds of a contender in all its rounds: all but the fastest peer take part in those that fit
+PATIENCE = 4.0  # seconds of a contender in all its rounds: all but the fastest peer take part in those that fit
 PAUSE = 0.003  # between contenders: thread pools stop spinning
 FLOAT32_ERROR = 1e-5  # max|y - y64| / max|y64|, per tensor
 MACHINE_FIELDS = ("machine", "processor", "cpu", "python_version", "system")
@@ -178,14 +178,15 @@ def paired(benchmark: Any, threads: int) -> Callable[..., None]:
                 missing[name] = call
                 warnings.warn(f"{op}: {name} is left out: {call}", stacklevel=2)
                 continue
-            first = time.perf_counter()
             outputs, extra[name] = growth(call, _bytes)
-            seconds[name] = time.perf_counter() - first
-            if seconds[name] < 1 and name not in peer_builders.KEEP_MEMORY:  # what is only made once is no part of it
-                extra[name] = growth(call, _bytes)[1]
             errors[name] = error(compared(outputs), truth)
             calls[name] = call
             del outputs
+            second = time.perf_counter()
+            again = growth(call, _bytes)[1]
+            seconds[name] = time.perf_counter() - second
+            if name not in peer_builders.KEEP_MEMORY:  # what is made only once is no part of it
+                extra[name] = again
 
         for name, call in calls.items():
             if seconds[name] < 5 * SECONDS:

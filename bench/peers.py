@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 Call = Callable[[], Any]
 MISSING = "not installed"
+TAKES_LONG = "takes long, see fewer clips"
 COMPILED = (1, 8, 60)  # clips
 KEEP_MEMORY = ("ONNX Runtime", "OpenVINO", "OpenVINO bfloat16")  # from their first call on
 WITHOUT_BFLOAT16 = "this processor has no instructions for it, and OpenVINO would compute in float32"
@@ -147,7 +148,7 @@ def left_out(clips: int, steps: int = 1) -> dict[str, str]:
     """Who does not take part in a row, and why: a whole run is to end within half an hour."""
     absent = {} if clips in COMPILED else {"torch.compile": "takes long to compile, see 1, 8 and 60 clips"}
     if steps > 1:
-        absent |= dict.fromkeys(("eager NCHW", "eager channels_last"), "takes long, see fewer clips")
+        absent |= dict.fromkeys(("eager NCHW", "eager channels_last"), TAKES_LONG)
     return absent
 
 
