@@ -24,7 +24,7 @@ CLIPS = (1, 2, 8, 60, 300, 3000)
 ON_ALL_THREADS = 300  # clips from which on one thread is not timed
 ROUNDS, FEWEST_ROUNDS = 9, 7  # a ratio is the median over them
 SECONDS = 0.02  # of each contender in each round
-PATIENCE = 4.0  # seconds of a contender in all its rounds: all but the fastest peer take part in those that fit
+PATIENCE = 4.0  # seconds of a contender in all its rounds: all but the fastest take part in those that fit
 PAUSE = 0.003  # between contenders: thread pools stop spinning
 FLOAT32_ERROR = 1e-5  # max|y - y64| / max|y64|, per tensor
 MACHINE_FIELDS = ("machine", "processor", "cpu", "python_version", "system")
@@ -192,9 +192,11 @@ def paired(benchmark: Any, threads: int) -> Callable[..., None]:
             if seconds[name] < 5 * SECONDS:
                 seconds[name] = min(timed(call, 1) for _ in range(3))
         exact = [n for n in calls if errors[n] <= max(tolerance, 10 * FLOAT32_ERROR) and not n.startswith("ours")]
-        fastest = min(exact, key=seconds.__getitem__)
-        rounds = max(steps, ROUNDS if ROUNDS * seconds[fastest] < PATIENCE else FEWEST_ROUNDS)
-        shares = {name: max(1, min(rounds, int(PATIENCE / s))) for name, s in seconds.items()} | {fastest: rounds}
+        fastest = min(seconds[name] for name in exact)
+        rounds = max(steps, ROUNDS if ROUNDS * fastest < PATIENCE else FEWEST_ROUNDS)
+        shares = {
+            name: rounds if s < 1.5 * fastest else max(1, min(rounds, int(PATIENCE / s))) for name, s in seconds.items()
+        }
         times = {name: max(1, round(SECONDS / s)) for name, s in seconds.items()}
         own_times = max(1, round(SECONDS / min(timed(ours, 1) for _ in range(2))))
         measured: dict[str, list[float]] = {name: [] for name in calls}
