@@ -7,8 +7,9 @@ from typing import Any
 import eager
 import numpy as np
 import peers
+import pytest
 import torch
-from sizes import frames_beyond_cache, mean_and_std
+from sizes import SIZES, frames_beyond_cache, mean_and_std
 from torch import Tensor
 
 import bigsmall_kernels as bk
@@ -30,6 +31,7 @@ def difference(frames: Tensor) -> Tensor:
     return (x[1:] - x[:-1]) / (x[1:] + x[:-1] + 1e-7)
 
 
+@pytest.mark.parametrize("clips", [1, 8, 60], ids=SIZES)
 def test_diff_normalize(paired: Any, clips: int, threads: int, quick: bool) -> None:
     frames = torch.randint(1, 256, (3 * clips + 1, 144, 144, 3), dtype=torch.uint8)
     array = frames.numpy()
@@ -60,4 +62,5 @@ def test_diff_normalize_beyond_cache(paired: Any, threads: int) -> None:
         nbytes=2 * frames.nbytes + frames[1:].nbytes,
         frames=len(frames),
         compared=lambda y: y[:1],
+        bars={"share_of_copy": 0.8},
     )

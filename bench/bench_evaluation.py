@@ -36,6 +36,7 @@ def released(changes: np.ndarray, label: np.ndarray) -> Tensor:
     return torch.tensor([60 * rates[0], 60 * rates[1], ratio, max(lags)], dtype=torch.float64)
 
 
+@pytest.mark.parametrize("threads", [1], ids=["1thread"], indirect=True)
 @pytest.mark.parametrize("videos", [1], ids=["1video"])
 def test_evaluation(paired: Any, videos: int, threads: int) -> None:
     times = np.arange(round(SECONDS * FPS)) / FPS

@@ -7,8 +7,9 @@ from typing import Any
 import eager
 import numpy as np
 import peers
+import pytest
 import torch
-from sizes import frames_beyond_cache, mean_and_std
+from sizes import SIZES, frames_beyond_cache, mean_and_std
 
 import bigsmall_kernels as bk
 
@@ -22,6 +23,7 @@ def released(frames: np.ndarray) -> np.ndarray:
     return x
 
 
+@pytest.mark.parametrize("clips", [1, 8, 60], ids=SIZES)
 def test_standardize(paired: Any, clips: int, threads: int, quick: bool) -> None:
     frames = torch.randint(0, 256, (3 * clips, 144, 144, 3), dtype=torch.uint8)
     array = frames.numpy()
@@ -52,4 +54,5 @@ def test_standardize_beyond_cache(paired: Any, threads: int) -> None:
         nbytes=3 * frames.nbytes,
         frames=len(frames),
         compared=lambda y: y[:1],
+        bars={"share_of_copy": 0.8},
     )

@@ -115,6 +115,8 @@ class Repeated(nn.Module):
         return tuple(head(features) for head in network.heads)
 
 
+@pytest.mark.parametrize("threads", [2], ids=["2threads"], indirect=True)
+@pytest.mark.parametrize("clips", [8], ids=["8clips"])
 @pytest.mark.parametrize("recipe", RECIPES, ids=["paper", "default"])
 def test_training_step(paired: Any, clips: int, threads: int, recipe: str, folder: Path) -> None:
     settings = {"data": {"noise": {"prepared": str(folder)}}, "steps": STEPS, "batch": clips, "dropout": False}
@@ -145,6 +147,8 @@ def test_training_step(paired: Any, clips: int, threads: int, recipe: str, folde
         _plain(exact, exact, wide, False)(),
         kernel="double_conv2d_pool_backward",
         flops=flops,
+        nbytes=sum(x.nbytes for x in first.inputs.values()),
+        bars={"ratio": 1.5},
         frames=3 * clips * config.clips,
         tolerance=0.05 if config.bfloat16 else 1e-3,
     )

@@ -8,12 +8,13 @@ from typing import Any
 import eager
 import peers
 import torch
+from sizes import frames_of
 
 import bigsmall_kernels as bk
 
 
 def test_wtsm_conv2d_stack(paired: Any, clips: int, threads: int, quick: bool) -> None:
-    x = torch.randn(3 * clips, 3, 9, 9)
+    x, some = torch.randn(3 * clips, 3, 9, 9), frames_of(clips, 3)
     trunk = eager.trunk().requires_grad_(False)
     convolutions = [layer[1] for layer in trunk]
     weights, biases = [c.weight for c in convolutions], [c.bias for c in convolutions]
@@ -21,7 +22,9 @@ def test_wtsm_conv2d_stack(paired: Any, clips: int, threads: int, quick: bool) -
     paired(
         "wtsm_conv2d_stack",
         lambda: bk.wtsm_conv2d_stack(x, weights, biases, packed=packed),
-        peers.inference(trunk, [x], threads, quick=quick),
-        [copy.deepcopy(trunk).double()(x.double())],
+        peers.inference(trunk, [x], threads, quick=quick, without=peers.left_out(clips)),
+        [copy.deepcopy(trunk).double()(x[some].double())],
+        compared=peers.rows(some),
         flops=2 * 81 * 3 * clips * sum(w.numel() for w in weights),
+        nbytes=x.nbytes // 3 * (3 + 64) + sum(w.nbytes for w in weights),
     )

@@ -1,4 +1,4 @@
-"""Data that does not fit in a cache, and its float64 statistics in bounded memory."""
+"""How much data the rows take, and what float64 says about it in bounded memory and time."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+STEP = 300  # clips
+SIZES = ("1clip", "8clips", "60clips")  # of rows that are measured at fewer sizes than the others
 FRAME_BYTES = 144 * 144 * 3 * 4
 
 
@@ -18,6 +20,18 @@ def frames_beyond_cache() -> Tensor:
     caches = Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
     largest = max((int(file.read_text().rstrip("K\n")) * 1024 for file in caches), default=64 << 20)
     return torch.rand(min(4 * largest, memory // 12) // FRAME_BYTES, 144, 144, 3) + 0.1
+
+
+def in_steps(clips: int) -> tuple[int, int]:
+    """(the steps that fit in memory, the clips of each): what a call of 3,000 clips would hold is more than 10 GB."""
+    steps = max(1, clips // STEP)
+    return steps, clips // steps
+
+
+def frames_of(clips: int, size: int, most: int = 8) -> Tensor:
+    """The indices of the frames of all clips, or of some spread evenly over them: float64 would take long for all."""
+    chosen = torch.linspace(0, clips - 1, min(clips, most)).long()
+    return (chosen[:, None] * size + torch.arange(size)).flatten()
 
 
 def mean_and_std(pieces: Iterator[Tensor]) -> tuple[float, float]:

@@ -19,8 +19,9 @@ class ConcatFusion(BigSmall):
 
     head_features = 2 * MAPS
 
-    def _hidden(self, big_maps: Tensor, small_maps: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return F.linear(torch.cat((big_maps.repeat_interleave(self.big_every, 0), small_maps), 1), weight, bias)
+    def _features(self, big_maps: Tensor, small_maps: Tensor) -> Tensor:
+        """Both maps for every frame."""
+        return torch.cat((big_maps.repeat_interleave(self.big_every, 0), small_maps), 1)
 
 
 class GreyBig(BigSmall):
