@@ -186,7 +186,8 @@ class Stack {
       const int64_t height = s.call_.out_size[2], width = s.call_.out_size[3];
       for (const Layer& l : s.layers_) {
         const bool dense = inputs.empty() && l.filter.direct();  // a layer's output has whole vectors of channels
-        inputs.emplace_back(frames, height, width, s.pad_h_, s.pad_w_, dense ? l.filter.in : round_up(l.filter.in, 16));
+        inputs.emplace_back(frames, s.call_.size[2], s.call_.size[3], height, width, s.pad_h_, s.pad_w_,
+                            dense ? l.filter.in : round_up(l.filter.in, 16));
       }
       if (!s.call_.nhwc()) output = floats(frames * height * width * s.layers_.back().filter.channels());
     }

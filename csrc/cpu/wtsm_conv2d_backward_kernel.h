@@ -46,7 +46,7 @@ static void outer_block(const OuterProducts& s, int64_t row, int64_t channel) {
 #pragma GCC unroll 16
   for (int v = 0; v < VECTORS; ++v) {
     const int64_t c = channel + v * kLanes;
-    out[v] = s.out + (c / 16 * s.rows + row) * 16 + c % 16;
+    out[v] = s.out + c / 16 * s.out_block + row * 16 + c % 16;
 #pragma GCC unroll 16
     for (int r = 0; r < ROWS; ++r) sum[r][v] = s.add ? load(out[v] + r * 16) : V{};
   }

@@ -67,10 +67,20 @@ struct Rows {
 class Padded {
  public:
   Padded() = default;
-  Padded(int64_t frames, int64_t out_height, int64_t out_width, int64_t pad_h, int64_t pad_w, int64_t channels)
+  Padded(int64_t frames, int64_t height, int64_t width, int64_t out_height, int64_t out_width, int64_t pad_h, int64_t pad_w,
+         int64_t channels)
       : row_((round_up(out_width, 3) + 2) * channels), frame_((round_up(out_height, 3) + 2) * row_), channels_(channels),
         inside_(pad_h * row_ + pad_w * channels), zeros_(frames), data_(floats((frames + 1) * frame_)) {
-    std::fill_n(data_.get(), (frames + 1) * frame_, 0.0f);  // the last one stays zero: what TSM shifts in
+    for (int64_t f = 0; f < frames; ++f) {
+      float* edge = data_.get() + f * frame_;
+      for (int64_t y = 0; y < height; ++y) {
+        float* const row = data_.get() + f * frame_ + inside_ + y * row_;
+        std::fill(edge, row, 0.0f);
+        edge = row + width * channels;
+      }
+      std::fill(edge, data_.get() + (f + 1) * frame_, 0.0f);
+    }
+    std::fill_n(data_.get() + frames * frame_, frame_, 0.0f);  // what TSM shifts in
   }
   // Where the receptive field of output pixel (y, x) of a frame begins; frame -1 is all zeros.
   const float* window(int64_t frame, int64_t y, int64_t x = 0) const {
