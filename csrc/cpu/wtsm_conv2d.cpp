@@ -255,10 +255,16 @@ Tensor wtsm_conv2d(const Tensor& x, const Tensor& weight, const std::optional<Te
                    int64_t fold_div, bool wrap, const std::vector<int64_t>& stride, const std::vector<int64_t>& padding,
                    const std::vector<int64_t>& dilation, int64_t groups, const std::string& activation,
                    const std::optional<Tensor>& packed) {
-  STD_TORCH_CHECK(x.dim() == 4 && weight.dim() == 4 && n_segment > 0 && fold_div > 0 && groups > 0 &&
-                      x.size(0) % n_segment == 0 && x.size(1) == weight.size(1) * groups,
-                  "wtsm_conv2d needs x of (B*n_segment, C, H, W) and weight of (Cout, C/groups, kh, kw)");
-  STD_TORCH_CHECK(!bias.has_value() || bias->numel() == weight.size(0), "bias must be (Cout,)");
+  check_clips(x, n_segment, fold_div);
+  STD_TORCH_CHECK(weight.dim() == 4 && fits(x, weight) && groups > 0 && weight.size(0) % groups == 0 &&
+                      x.size(1) == weight.size(1) * groups,
+                  "weight must be (Cout, C/groups, kh, kw), of x's dtype");
+  STD_TORCH_CHECK(!bias.has_value() || (bias->dim() == 1 && bias->size(0) == weight.size(0) && fits(x, *bias)),
+                  "bias must be (Cout,), of x's dtype");
+  for (int i = 0; i < 2; ++i) {
+    STD_TORCH_CHECK(x.size(2 + i) + 2 * padding[i] >= dilation[i] * (weight.size(2 + i) - 1) + 1,
+                    "weight reaches over more pixels than there are");
+  }
   const Activation a = bk::activation(activation);
   const bool plain = stride[0] == 1 && stride[1] == 1 && dilation[0] == 1 && dilation[1] == 1 && groups == 1;
   if (plain && (is_float(x) || is_half(x)))

@@ -51,6 +51,7 @@ static void outer_block(const OuterProducts& s, int64_t row, int64_t channel) {
     for (int r = 0; r < ROWS; ++r) sum[r][v] = s.add ? load(out[v] + r * 16) : V{};
   }
   const float *a = s.a + row, *b = s.b + channel;
+#pragma GCC unroll 2
   for (int64_t n = 0; n < s.count; ++n, a += s.a_stride, b += s.b_stride) {
     V w[VECTORS];
 #pragma GCC unroll 16

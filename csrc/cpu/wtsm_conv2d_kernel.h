@@ -24,6 +24,7 @@ static void conv_block(const ConvRow& s, int64_t pixel, int64_t channel) {
       const int64_t offset = ky * s.row_stride + (pixel + kx) * step;
       for (int r = 0; r < 3; ++r) {
         const float* x = s.src[r] + offset;
+#pragma GCC unroll 4
         for (int64_t c = s.bound[r]; c < s.bound[r + 1]; ++c) {
           V w[VECTORS];
 #pragma GCC unroll 16
