@@ -274,20 +274,17 @@ def _any_requires_grad(args: Sequence[Any]) -> bool:
 
 
 def straight(tensors: Sequence[Tensor | None], *numbers: Any) -> bool:
-    """Whether the op may be called at once, whose compiled kernel checks its arguments: Python's checks take longer.
+    """Whether an op may be called at once: its compiled kernel checks its arguments, and Python's checks take longer.
 
-    An error then calls for Python's checks, which name the argument. A kernel cannot tell bools from ints, knows nothing
-    of autocast, and gets to see nothing where one of the tensors is elsewhere or no plain one.
+    An error then calls for Python's checks, which name the argument. A kernel cannot tell bools from ints, knows
+    nothing of autocast, and is not even asked where one of the tensors is elsewhere or no plain one.
     """
     if library is None or _backend is not None or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
         return False
     for number in numbers:
         if type(number) is not int:
             return False
-    for t in tensors:
-        if t is not None and not (type(t) in _PLAIN and t.is_cpu):
-            return False
-    return True
+    return all(t is None or (type(t) in _PLAIN and t.is_cpu) for t in tensors)
 
 
 def call(op: str, *args: Any) -> Any:

@@ -169,7 +169,8 @@ def wtsm_conv2d_stack(
     Source: BigSmall (WACV 2024) section 3.2; FACTS 1.1 (Small branch).
     """
     options = (weights, biases, n_segment, fold_div, wrap, activation, packed)
-    if straight((x, packed, *weights, *biases), n_segment, fold_div):
+    lists = type(weights) is list and type(biases) is list
+    if lists and straight((x, packed, *weights, *biases), n_segment, fold_div):
         with contextlib.suppress(Exception):  # which argument it was, the checks say
             result: Tensor = call("wtsm_conv2d_stack", x, *options)
             return result

@@ -68,10 +68,12 @@ Tensor pack_wtsm_conv2d_stack(const std::vector<Tensor>& weights) {
 
 Tensor pack_wtsm_conv2d(const Tensor& weight) { return pack_wtsm_conv2d_stack({weight}); }
 
-Tensor checked_packed(const std::optional<Tensor>& packed, int64_t size) {
-  STD_TORCH_CHECK(packed->is_cpu() && is_float(*packed) && packed->numel() == size && packed->is_contiguous(),
+void check_packed(const std::optional<Tensor>& packed, const std::vector<Tensor>& weights) {
+  int64_t size = 0;
+  for (const Tensor& w : weights) size += Filter(w).packed_size();
+  STD_TORCH_CHECK(!packed.has_value() || (packed->is_cpu() && is_float(*packed) && packed->numel() == size &&
+                                          packed->is_contiguous()),
                   "packed must be this weight's own, ", size, " contiguous float32 values");
-  return *packed;
 }
 
 // --- any filter, directly ---------------------------------------------------------------------------------------------
@@ -230,10 +232,8 @@ Tensor convolve(const Tensor& x, const std::vector<Tensor>& weights, const std::
   const bool nhwc = wants_nhwc(x);
   Tensor y = empty4(out_size, aoti_torch_dtype_float32(), nhwc);
   if (y.numel() > 0) {
-    int64_t total = 0;
-    for (const Tensor& w : weights) total += Filter(w).packed_size();
     const Tensor input = is_float(x) ? x : torch::stable::to(x, ScalarType::Float);
-    const Tensor packed = packed_weights.has_value() ? checked_packed(packed_weights, total) : pack_wtsm_conv2d_stack(weights);
+    const Tensor packed = packed_weights.has_value() ? *packed_weights : pack_wtsm_conv2d_stack(weights);
     std::vector<Layer> layers;
     const float* p = packed.const_data_ptr<float>();
     for (size_t l = 0; l < weights.size(); ++l) {
@@ -265,6 +265,7 @@ Tensor wtsm_conv2d(const Tensor& x, const Tensor& weight, const std::optional<Te
     STD_TORCH_CHECK(x.size(2 + i) + 2 * padding[i] >= dilation[i] * (weight.size(2 + i) - 1) + 1,
                     "weight reaches over more pixels than there are");
   }
+  check_packed(packed, {weight});
   const Activation a = bk::activation(activation);
   const bool plain = stride[0] == 1 && stride[1] == 1 && dilation[0] == 1 && dilation[1] == 1 && groups == 1;
   if (plain && (is_float(x) || is_half(x)))
@@ -279,6 +280,7 @@ Tensor wtsm_conv2d_stack(const Tensor& x, const std::vector<Tensor>& weights, co
                          int64_t n_segment, int64_t fold_div, bool wrap, const std::string& activation,
                          const std::optional<Tensor>& packed) {
   check_stack(x, weights, biases, n_segment, fold_div);
+  check_packed(packed, weights);
   if (is_float(x) || is_half(x)) {
     const std::vector<std::optional<Tensor>> given(biases.begin(), biases.end());
     return convolve(x, weights, given, n_segment, fold_div, wrap, 1, 1, bk::activation(activation), packed);

@@ -186,7 +186,8 @@ static void conv_tiles(const ConvTiles& s) {
 static void pack_filter(const FilterLayout& f, const float* weight, float* packed, int64_t begin, int64_t end) {
   static const double g[5][3] = {
       {1, 0, 0}, {-8. / 9, -4. / 9, -2. / 9}, {-2. / 9, 2. / 9, -2. / 9}, {1. / 9, 2. / 9, 4. / 9}, {0, 0, 1}};
-  const int64_t blocks = (f.out + 15) / 16, out_step = (f.turned ? 1 : f.in) * f.taps, in_step = (f.turned ? f.out : 1) * f.taps;
+  const int64_t blocks = (f.out + 15) / 16;
+  const int64_t out_step = (f.turned ? 1 : f.in) * f.taps, in_step = (f.turned ? f.out : 1) * f.taps;
   for (int64_t unit = begin; unit < end; ++unit) {
     const int64_t block = unit / f.in, c = unit % f.in, outs = std::min<int64_t>(16, f.out - 16 * block);
     const float* from = weight + block * 16 * out_step + c * in_step;
