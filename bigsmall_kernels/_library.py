@@ -235,6 +235,7 @@ library, library_note = _load()
 
 # --- which kernel runs ------------------------------------------------------------------------------------------------
 
+_PLAIN = (Tensor, torch.nn.Parameter)
 _backend: str | None = None  # a plain global, which torch.compile guards on
 
 
@@ -272,6 +273,20 @@ def _any_requires_grad(args: Sequence[Any]) -> bool:
     return False
 
 
+def straight(tensors: Sequence[Tensor | None], *numbers: Any) -> bool:
+    """Whether an op may be called at once: its compiled kernel checks its arguments, and Python's checks take longer.
+
+    An error then calls for Python's checks, which name the argument. A kernel cannot tell bools from ints, knows
+    nothing of autocast, and is not even asked where one of the tensors is elsewhere or no plain one.
+    """
+    if library is None or _backend is not None or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+        return False
+    for number in numbers:
+        if type(number) is not int:
+            return False
+    return all(t is None or (type(t) in _PLAIN and t.is_cpu) for t in tensors)
+
+
 def call(op: str, *args: Any) -> Any:
     """Run an op: on the backend asked for, below autograd where no gradient is needed (saves half of a call's cost)."""
     if _backend is not None:
@@ -283,9 +298,11 @@ def call(op: str, *args: Any) -> Any:
             where = f"a tensor on {x.device} of {x.dtype}"
             raise RuntimeError(f"{op} has no {_backend} kernel for {where}; info() lists what there is")
     function = getattr(ops, op)
-    if not torch.compiler.is_compiling() and forward_ad._current_level >= 0:
+    if torch.compiler.is_compiling():
+        return function(*args)
+    if forward_ad._current_level >= 0:
         return getattr(reference, op)(*args)  # forward-mode derivatives are the plain definition's
-    if torch.compiler.is_compiling() or (torch.is_grad_enabled() and _any_requires_grad(args)):
+    if torch.is_grad_enabled() and _any_requires_grad(args):
         return function(*args)
     with torch._C._AutoDispatchBelowAutograd():
         return function(*args)

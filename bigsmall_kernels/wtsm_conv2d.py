@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from functools import lru_cache
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from . import _check, reference
-from ._library import call, given, ops, register_autograd
+from ._library import call, given, ops, register_autograd, straight
 from .reference import ACTIVATIONS
 
 Pair = int | tuple[int, ...]
@@ -33,6 +35,9 @@ def _geometry(stride: Pair, padding: Pair | str, dilation: Pair, kh: int, kw: in
         raise ValueError(f'padding="same" needs stride 1, got stride {stride!r}')
     reach = [dilations[0] * (kh - 1), dilations[1] * (kw - 1)]
     return strides, [r // 2 for r in reach], dilations, [r % 2 for r in reach]
+
+
+_known_geometry = lru_cache(typed=True)(_geometry)
 
 
 def wtsm_conv2d(
@@ -72,6 +77,32 @@ def wtsm_conv2d(
 
     Source: BigSmall (WACV 2024) section 3.3; FACTS 1.1, 1.2.
     """
+    options = (weight, bias, n_segment, fold_div, wrap, stride, padding, dilation, groups, activation, packed)
+    if straight((x, weight, bias, packed), n_segment, fold_div, groups):
+        with contextlib.suppress(Exception):  # which argument it was, the checks say
+            *geometry, odd = _known_geometry(stride, padding, dilation, *weight.shape[2:])
+            if odd == _NONE:
+                tail = (*geometry, groups, activation, packed)
+                result: Tensor = call("wtsm_conv2d", x, weight, bias, n_segment, fold_div, wrap, *tail)
+                return result
+    return _checked(x, *options)
+
+
+def _checked(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    n_segment: int,
+    fold_div: int,
+    wrap: bool,
+    stride: Pair,
+    padding: Pair | str,
+    dilation: Pair,
+    groups: int,
+    activation: str,
+    packed: Tensor | None,
+) -> Tensor:
+    """`wtsm_conv2d` behind all checks of its arguments."""
     _check.floating("x", x)
     _, channels, *image = _check.clips(x, n_segment, fold_div)
     _check.positive("groups", groups)
@@ -137,6 +168,26 @@ def wtsm_conv2d_stack(
 
     Source: BigSmall (WACV 2024) section 3.2; FACTS 1.1 (Small branch).
     """
+    options = (weights, biases, n_segment, fold_div, wrap, activation, packed)
+    lists = type(weights) is list and type(biases) is list
+    if lists and straight((x, packed, *weights, *biases), n_segment, fold_div):
+        with contextlib.suppress(Exception):  # which argument it was, the checks say
+            result: Tensor = call("wtsm_conv2d_stack", x, *options)
+            return result
+    return _checked_stack(x, *options)
+
+
+def _checked_stack(
+    x: Tensor,
+    weights: list[Tensor],
+    biases: list[Tensor],
+    n_segment: int,
+    fold_div: int,
+    wrap: bool,
+    activation: str,
+    packed: Tensor | None,
+) -> Tensor:
+    """`wtsm_conv2d_stack` behind all checks of its arguments."""
     _check.floating("x", x)
     channels = _check.clips(x, n_segment, fold_div)[1]
     _check.one_of("activation", activation, ACTIVATIONS)

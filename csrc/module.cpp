@@ -25,12 +25,17 @@ PyObject* checksum(PyObject*, PyObject* pieces) {
     }
     const char* p = reinterpret_cast<const char*>(static_cast<uintptr_t>(address));
     uint64_t words[8];
-    for (; size > 0; p += sizeof(words)) {
-      const unsigned long long step = size < sizeof(words) ? size : sizeof(words);
-      if (step < sizeof(words)) std::memset(words, 0, sizeof(words));
-      std::memcpy(words, p, step);
+    const auto add = [&] {
       for (int j = 0; j < 8; ++j) h[j] = (h[j] ^ words[j]) * prime + (h[j] >> 32);
-      size -= step;
+    };
+    for (; size >= sizeof(words); p += sizeof(words), size -= sizeof(words)) {
+      std::memcpy(words, p, sizeof(words));
+      add();
+    }
+    if (size > 0) {
+      std::memset(words, 0, sizeof(words));
+      std::memcpy(words, p, size);
+      add();
     }
   }
   uint64_t all = 0;

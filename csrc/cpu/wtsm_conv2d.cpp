@@ -68,10 +68,12 @@ Tensor pack_wtsm_conv2d_stack(const std::vector<Tensor>& weights) {
 
 Tensor pack_wtsm_conv2d(const Tensor& weight) { return pack_wtsm_conv2d_stack({weight}); }
 
-Tensor checked_packed(const std::optional<Tensor>& packed, int64_t size) {
-  STD_TORCH_CHECK(packed->is_cpu() && is_float(*packed) && packed->numel() == size && packed->is_contiguous(),
+void check_packed(const std::optional<Tensor>& packed, const std::vector<Tensor>& weights) {
+  int64_t size = 0;
+  for (const Tensor& w : weights) size += Filter(w).packed_size();
+  STD_TORCH_CHECK(!packed.has_value() || (packed->is_cpu() && is_float(*packed) && packed->numel() == size &&
+                                          packed->is_contiguous()),
                   "packed must be this weight's own, ", size, " contiguous float32 values");
-  return *packed;
 }
 
 // --- any filter, directly ---------------------------------------------------------------------------------------------
@@ -186,7 +188,8 @@ class Stack {
       const int64_t height = s.call_.out_size[2], width = s.call_.out_size[3];
       for (const Layer& l : s.layers_) {
         const bool dense = inputs.empty() && l.filter.direct();  // a layer's output has whole vectors of channels
-        inputs.emplace_back(frames, height, width, s.pad_h_, s.pad_w_, dense ? l.filter.in : round_up(l.filter.in, 16));
+        inputs.emplace_back(frames, s.call_.size[2], s.call_.size[3], height, width, s.pad_h_, s.pad_w_,
+                            dense ? l.filter.in : round_up(l.filter.in, 16));
       }
       if (!s.call_.nhwc()) output = floats(frames * height * width * s.layers_.back().filter.channels());
     }
@@ -229,10 +232,8 @@ Tensor convolve(const Tensor& x, const std::vector<Tensor>& weights, const std::
   const bool nhwc = wants_nhwc(x);
   Tensor y = empty4(out_size, aoti_torch_dtype_float32(), nhwc);
   if (y.numel() > 0) {
-    int64_t total = 0;
-    for (const Tensor& w : weights) total += Filter(w).packed_size();
     const Tensor input = is_float(x) ? x : torch::stable::to(x, ScalarType::Float);
-    const Tensor packed = packed_weights.has_value() ? checked_packed(packed_weights, total) : pack_wtsm_conv2d_stack(weights);
+    const Tensor packed = packed_weights.has_value() ? *packed_weights : pack_wtsm_conv2d_stack(weights);
     std::vector<Layer> layers;
     const float* p = packed.const_data_ptr<float>();
     for (size_t l = 0; l < weights.size(); ++l) {
@@ -254,10 +255,17 @@ Tensor wtsm_conv2d(const Tensor& x, const Tensor& weight, const std::optional<Te
                    int64_t fold_div, bool wrap, const std::vector<int64_t>& stride, const std::vector<int64_t>& padding,
                    const std::vector<int64_t>& dilation, int64_t groups, const std::string& activation,
                    const std::optional<Tensor>& packed) {
-  STD_TORCH_CHECK(x.dim() == 4 && weight.dim() == 4 && n_segment > 0 && fold_div > 0 && groups > 0 &&
-                      x.size(0) % n_segment == 0 && x.size(1) == weight.size(1) * groups,
-                  "wtsm_conv2d needs x of (B*n_segment, C, H, W) and weight of (Cout, C/groups, kh, kw)");
-  STD_TORCH_CHECK(!bias.has_value() || bias->numel() == weight.size(0), "bias must be (Cout,)");
+  check_clips(x, n_segment, fold_div);
+  STD_TORCH_CHECK(weight.dim() == 4 && fits(x, weight) && groups > 0 && weight.size(0) % groups == 0 &&
+                      x.size(1) == weight.size(1) * groups,
+                  "weight must be (Cout, C/groups, kh, kw), of x's dtype");
+  STD_TORCH_CHECK(!bias.has_value() || (bias->dim() == 1 && bias->size(0) == weight.size(0) && fits(x, *bias)),
+                  "bias must be (Cout,), of x's dtype");
+  for (int i = 0; i < 2; ++i) {
+    STD_TORCH_CHECK(x.size(2 + i) + 2 * padding[i] >= dilation[i] * (weight.size(2 + i) - 1) + 1,
+                    "weight reaches over more pixels than there are");
+  }
+  check_packed(packed, {weight});
   const Activation a = bk::activation(activation);
   const bool plain = stride[0] == 1 && stride[1] == 1 && dilation[0] == 1 && dilation[1] == 1 && groups == 1;
   if (plain && (is_float(x) || is_half(x)))
@@ -272,6 +280,7 @@ Tensor wtsm_conv2d_stack(const Tensor& x, const std::vector<Tensor>& weights, co
                          int64_t n_segment, int64_t fold_div, bool wrap, const std::string& activation,
                          const std::optional<Tensor>& packed) {
   check_stack(x, weights, biases, n_segment, fold_div);
+  check_packed(packed, weights);
   if (is_float(x) || is_half(x)) {
     const std::vector<std::optional<Tensor>> given(biases.begin(), biases.end());
     return convolve(x, weights, given, n_segment, fold_div, wrap, 1, 1, bk::activation(activation), packed);

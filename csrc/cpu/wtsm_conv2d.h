@@ -55,7 +55,7 @@ struct TileGradients {
   float* out;  // (25, kTiles, channels)
 };
 
-// out[c / 16][i][c % 16] = (or +=) the sum over n of a[n][i] * b[n][c].
+// out[c / 16 * out_block + i * 16 + c % 16] = (or +=) the sum over n of a[n][i] * b[n][c].
 struct OuterProducts {
   int64_t count, rows, channels;  // channels: a multiple of 16
   const float* a;
@@ -64,6 +64,7 @@ struct OuterProducts {
   int64_t b_stride;
   bool add;
   float* out;
+  int64_t out_block;
 };
 
 // A row of gradients behind a shift's adjoint and an activation, from those before: src as in ConvRow, y the activation's

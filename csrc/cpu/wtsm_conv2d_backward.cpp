@@ -27,67 +27,80 @@ void unpack_filter(const FilterLayout& layout, const float* packed, float* weigh
 
 // --- the filter's gradient --------------------------------------------------------------------------------------------
 
-// The inputs of a row of outputs, shifted, as a matrix (pixels, kh * kw * cin); `rows` holds kh rows of inputs.
-void patches(const Filter& f, const Shift& s, const Padded& x, int64_t frame, int64_t y, int64_t width, float* rows,
-             float* out) {
-  const int64_t pixels = width + f.kw - 1, piece = f.kw * f.in;
-  for (int64_t ky = 0; ky < f.kh; ++ky) {
-    float* const row = rows + ky * pixels * f.in;
-    for (int part = 0; part < 3; ++part) {
-      const float* from = x.window(source(s, frame, part), y + ky);
-      for (int64_t j = 0; j < pixels; ++j) {
-        for (int64_t c = s.begin(part); c < s.end(part); ++c) row[j * f.in + c] = from[j * x.channels() + c];
+// Both set `sum` (in the layout of the packed filter), or add to it, from a layer's input and the gradient of its output.
+
+// A pixel of inputs and its neighbours to the right are one vector, so a row of taps is one matrix product over the pixels
+// of a row of outputs.
+template <class Each>
+void direct_gradient(const Filter& f, const Shift& s, const Padded& x, const Padded& dy, const Tiling& tiling, float* sum,
+                     bool add, const Each& each) {
+  const int64_t width = tiling.width, pixels = width + f.kw - 1, rows = f.kw * f.in, size = f.kh * pixels * f.in;
+  const int64_t channels = f.channels(), blocks = (channels + kOuterChannels - 1) / kOuterChannels;
+  const int64_t lines = tiling.frames * tiling.height, most = std::max<int64_t>(1, Each::kGroups * kPixels / width);
+  const Rows gradients = dy.inside();
+  float* const shifted = workspace(std::min(lines, most) * size);
+  for (int64_t first = 0; first < lines; first += most) {
+    const int64_t batch = std::min(lines - first, most);
+    each(batch, size, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t frame = (first + i) / tiling.height, y = (first + i) % tiling.height;
+        for (int64_t ky = 0; ky < f.kh; ++ky) {
+          float* const row = shifted + i * size + ky * pixels * f.in;
+          for (int part = 0; part < 3; ++part) {
+            const float* from = x.window(source(s, frame, part), y + ky);
+            for (int64_t j = 0; j < pixels; ++j) {
+              for (int64_t c = s.begin(part); c < s.end(part); ++c) row[j * f.in + c] = from[j * x.channels() + c];
+            }
+          }
+        }
       }
-    }
-    for (int64_t j = 0; j < width; ++j) std::copy_n(row + j * f.in, piece, out + (j * f.kh + ky) * piece);
+    });
+    each(blocks, batch * width * f.rows() * kOuterChannels, [&](int64_t begin, int64_t end) {
+      for (int64_t block = begin; block < end; ++block) {
+        const int64_t c = block * kOuterChannels;
+        for (int64_t i = 0; i < batch; ++i) {
+          const float* b = gradients.at((first + i) / tiling.height, (first + i) % tiling.height) + c;
+          for (int64_t ky = 0; ky < f.kh; ++ky)
+            outer_products({width, rows, std::min(kOuterChannels, channels - c), shifted + i * size + ky * pixels * f.in,
+                            f.in, b, channels, add || first + i > 0, sum + c * f.rows() + ky * rows * 16, 16 * f.rows()});
+        }
+      }
+    });
   }
 }
 
-// Sets `sum` (in the layout of the packed filter), or adds to it, from a layer's input and the gradient of its output.
 template <class Each>
-void filter_gradient(const Filter& f, const Shift& s, const Padded& x, const Padded& dy, const Tiling& tiling, float* sum,
-                     bool add, const Each& each) {
-  const int64_t channels = f.channels(), rows = f.rows(), planes = f.planes(), width = tiling.width;
-  const int64_t lines = std::max<int64_t>(1, kPixels / width);
-  const int64_t units = f.direct() ? tiling.frames * tiling.height : tiling.count();
-  const int64_t groups = f.direct() ? (units + lines - 1) / lines : each.groups(units);
-  const int64_t room = f.direct() ? lines * width : kTiles, a_stride = f.direct() ? rows : x.channels();
-  const int64_t a_size = planes * room * a_stride, b_size = planes * room * channels;
-  const int64_t size = round_up(a_size, 16) + b_size + (f.direct() ? round_up(f.kh * (width + f.kw - 1) * f.in, 16) : 0);
-  const int64_t blocks = (channels + kOuterChannels - 1) / kOuterChannels, work = units * rows * channels;
-  const auto begin_of = [&](int64_t group) { return units * group / groups; };
-  float* const space = workspace(std::min(groups, Each::kGroups) * size);
+void winograd_gradient(const Filter& f, const Shift& s, const Padded& x, const Padded& dy, const Tiling& tiling, float* sum,
+                       bool add, const Each& each) {
+  const int64_t channels = f.channels(), blocks = (channels + kOuterChannels - 1) / kOuterChannels;
+  const int64_t tiles = tiling.count(), groups = each.groups(tiles), work = tiles * f.in * channels;
+  const int64_t v_plane = kTiles * x.channels(), m_plane = kTiles * channels, size = 25 * (v_plane + m_plane);
+  const auto begin_of = [&](int64_t group) { return tiles * group / groups; };
   const Rows gradients = dy.inside();
+  float* const space = workspace(std::min(groups, Each::kGroups) * size);
   for (int64_t done = 0; done < groups; done += Each::kGroups) {
     const int64_t batch = std::min(groups - done, Each::kGroups);
-    each(batch, 9 * room * (a_stride + channels), [&](int64_t begin, int64_t end) {
+    each(batch, size, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const int64_t first = begin_of(done + i), last = begin_of(done + i + 1);
-        float *const a = space + i * size, *const b = a + round_up(a_size, 16);
-        for (int64_t line = first; f.direct() && line < last; ++line) {
-          const int64_t frame = line / tiling.height, y = line % tiling.height, at = (line - first) * width;
-          patches(f, s, x, frame, y, width, b + b_size, a + at * rows);
-          std::copy_n(gradients.at(frame, y), width * channels, b + at * channels);
-        }
-        if (f.direct()) continue;
-        tile_inputs(tile_sources(x, s, tiling, first, last, a));
-        TileGradients tiles{last - first, {}, gradients.row, gradients.pixel, channels, b};
+        float* const v = space + i * size;
+        tile_inputs(tile_sources(x, s, tiling, first, last, v));
+        TileGradients group{last - first, {}, gradients.row, gradients.pixel, channels, v + 25 * v_plane};
         for (int64_t tile = first; tile < last; ++tile) {
           const auto [frame, y, column] = tiling.place(tile);
-          tiles.src[tile - first] = gradients.at(frame, y, column);
+          group.src[tile - first] = gradients.at(frame, y, column);
         }
-        tile_gradients(tiles);
+        tile_gradients(group);
       }
     });
-    each(planes * blocks, work * batch / groups, [&](int64_t begin, int64_t end) {
+    each(25 * blocks, work * batch / (groups * blocks), [&](int64_t begin, int64_t end) {
       for (int64_t item = begin; item < end; ++item) {
         const int64_t plane = item / blocks, c = item % blocks * kOuterChannels;
         for (int64_t i = 0; i < batch; ++i) {
-          const int64_t count = (begin_of(done + i + 1) - begin_of(done + i)) * (f.direct() ? width : 1);
-          const float *const a = space + i * size, *const b = a + round_up(a_size, 16);
-          outer_products({count, rows, std::min(kOuterChannels, channels - c), a + plane * room * a_stride, a_stride,
-                          b + plane * room * channels + c, channels, add || done + i > 0,
-                          sum + (plane * channels + c) * rows});
+          const float* const v = space + i * size;
+          outer_products({begin_of(done + i + 1) - begin_of(done + i), f.in, std::min(kOuterChannels, channels - c),
+                          v + plane * v_plane, x.channels(), v + 25 * v_plane + plane * m_plane + c, channels,
+                          add || done + i > 0, sum + (plane * channels + c) * f.in, 16 * f.in});
         }
       }
     });
@@ -173,15 +186,20 @@ class Backward {
     explicit Buffers(const Backward& b) {
       const Call& call = b.call_;
       const int64_t n = call.n_segment, height = call.out_size[2], width = call.out_size[3];
+      const int64_t in_height = call.size[2], in_width = call.size[3];
       for (const GradientLayer& l : b.layers_) {
         const Filter& f = l.forward.filter;
         const bool first = inputs.empty(), dense = first && f.direct();
-        inputs.emplace_back(n, height, width, call.pad_h, call.pad_w, dense ? f.in : round_up(f.in, 16));
-        gradients.emplace_back(n, call.size[2], call.size[3], f.kh - 1 - call.pad_h, f.kw - 1 - call.pad_w, f.channels());
-        if (!first || call.need_x) shifted.emplace_back(n, call.size[2], call.size[3], 0, 0, round_up(f.in, 16));
-        else shifted.emplace_back();
+        inputs.emplace_back(n, in_height, in_width, height, width, call.pad_h, call.pad_w,
+                            dense ? f.in : round_up(f.in, 16));
+        gradients.emplace_back(n, height, width, in_height, in_width, f.kh - 1 - call.pad_h, f.kw - 1 - call.pad_w,
+                               f.channels());
+        shifted.push_back(!first || call.need_x
+                              ? Padded(n, in_height, in_width, in_height, in_width, 0, 0, round_up(f.in, 16))
+                              : Padded());
       }
-      if (call.activation != Activation::none) output = Padded(n, height, width, 0, 0, gradients.back().channels());
+      if (call.activation != Activation::none)
+        output = Padded(n, height, width, height, width, 0, 0, gradients.back().channels());
       if (call.need_x) image = floats(n * call.size[2] * call.size[3] * round_up(call.size[1], 16));
     }
   };
@@ -219,8 +237,10 @@ class Backward {
       const Filter& f = layers_[l].forward.filter;
       const Padded& gradient = buffers.gradients[l];
       float* const sum = sums + offsets_[l];
-      if (call_.need_weights)
-        filter_gradient(f, call_.shift(f.in, 1), buffers.inputs[l], gradient, outputs, sum, add, each);
+      if (call_.need_weights && f.direct())
+        direct_gradient(f, call_.shift(f.in, 1), buffers.inputs[l], gradient, outputs, sum, add, each);
+      else if (call_.need_weights)
+        winograd_gradient(f, call_.shift(f.in, 1), buffers.inputs[l], gradient, outputs, sum, add, each);
       if (call_.need_biases) bias_gradient(gradient, outputs, sum + f.packed_size(), add, each);
       if (l == 0 && !call_.need_x) break;
       const Shift none{n, f.out, 0, true, 1}, adjoint = call_.shift(f.in, -1);

@@ -46,11 +46,12 @@ static void outer_block(const OuterProducts& s, int64_t row, int64_t channel) {
 #pragma GCC unroll 16
   for (int v = 0; v < VECTORS; ++v) {
     const int64_t c = channel + v * kLanes;
-    out[v] = s.out + (c / 16 * s.rows + row) * 16 + c % 16;
+    out[v] = s.out + c / 16 * s.out_block + row * 16 + c % 16;
 #pragma GCC unroll 16
     for (int r = 0; r < ROWS; ++r) sum[r][v] = s.add ? load(out[v] + r * 16) : V{};
   }
   const float *a = s.a + row, *b = s.b + channel;
+#pragma GCC unroll 2
   for (int64_t n = 0; n < s.count; ++n, a += s.a_stride, b += s.b_stride) {
     V w[VECTORS];
 #pragma GCC unroll 16

@@ -24,6 +24,7 @@ static void conv_block(const ConvRow& s, int64_t pixel, int64_t channel) {
       const int64_t offset = ky * s.row_stride + (pixel + kx) * step;
       for (int r = 0; r < 3; ++r) {
         const float* x = s.src[r] + offset;
+#pragma GCC unroll 4
         for (int64_t c = s.bound[r]; c < s.bound[r + 1]; ++c) {
           V w[VECTORS];
 #pragma GCC unroll 16
@@ -181,36 +182,55 @@ static void conv_tiles(const ConvTiles& s) {
 
 // --- packed filters ---------------------------------------------------------------------------------------------------
 
+typedef double D __attribute__((vector_size(BK_LANES * sizeof(double))));
+
+static BK_INLINE void filter_transform(const D (&w)[3], D (&u)[5]) {
+  u[0] = w[0];
+  u[1] = (4.0 * w[0] + 2.0 * w[1] + w[2]) * (-2.0 / 9);
+  u[2] = (w[1] - w[0] - w[2]) * (2.0 / 9);
+  u[3] = (w[0] + 2.0 * w[1] + 4.0 * w[2]) * (1.0 / 9);
+  u[4] = w[2];
+}
+
 // (out, in, taps) -> (out / 16, taps, in, 16), or (25, out / 16, in, 16) in the Winograd domain; zero beyond `out`.
 static void pack_filter(const FilterLayout& f, const float* weight, float* packed, int64_t begin, int64_t end) {
-  static const double g[5][3] = {
-      {1, 0, 0}, {-8. / 9, -4. / 9, -2. / 9}, {-2. / 9, 2. / 9, -2. / 9}, {1. / 9, 2. / 9, 4. / 9}, {0, 0, 1}};
-  const int64_t blocks = (f.out + 15) / 16, out_step = (f.turned ? 1 : f.in) * f.taps, in_step = (f.turned ? f.out : 1) * f.taps;
+  const int64_t blocks = (f.out + 15) / 16;
+  const int64_t out_step = (f.turned ? 1 : f.in) * f.taps, in_step = (f.turned ? f.out : 1) * f.taps;
+  const int64_t plane = blocks * f.in * 16, start = f.turned ? f.taps - 1 : 0, tap_step = f.turned ? -1 : 1;
   for (int64_t unit = begin; unit < end; ++unit) {
     const int64_t block = unit / f.in, c = unit % f.in, outs = std::min<int64_t>(16, f.out - 16 * block);
-    const float* from = weight + block * 16 * out_step + c * in_step;
-    const auto tap = [&](int64_t o, int64_t t) { return from[o * out_step + (f.turned ? f.taps - 1 - t : t)]; };
+    const float* from = weight + block * 16 * out_step + c * in_step + start;
     if (!f.winograd) {
       for (int64_t t = 0; t < f.taps; ++t) {
         float* to = packed + ((block * f.taps + t) * f.in + c) * 16;
-        for (int64_t o = 0; o < 16; ++o) to[o] = o < outs ? tap(o, t) : 0.0f;
+        for (int64_t o = 0; o < 16; ++o) to[o] = o < outs ? from[o * out_step + t * tap_step] : 0.0f;
       }
       continue;
     }
-    double w[9][16] = {}, half[15][16];
-    for (int64_t o = 0; o < outs; ++o) {
-      for (int t = 0; t < 9; ++t) w[t][o] = tap(o, t);
+    float taps[9][16];
+    if (outs < 16) __builtin_memset(taps, 0, sizeof(taps));
+    for (int64_t o = 0; o < outs; ++o, from += out_step) {
+#pragma GCC unroll 9
+      for (int t = 0; t < 9; ++t) taps[t][o] = from[t * tap_step];
     }
-    for (int i = 0; i < 5; ++i) {
-      for (int t = 0; t < 3; ++t) {
-        for (int o = 0; o < 16; ++o)
-          half[3 * i + t][o] = g[i][0] * w[t][o] + g[i][1] * w[3 + t][o] + g[i][2] * w[6 + t][o];
+    for (int first = 0; first < 16; first += kLanes) {
+      D half[3][5];
+#pragma GCC unroll 3
+      for (int j = 0; j < 3; ++j) {
+        D w[3];
+#pragma GCC unroll 3
+        for (int i = 0; i < 3; ++i) w[i] = __builtin_convertvector(load(taps[3 * i + j] + first), D);
+        filter_transform(w, half[j]);
       }
-    }
-    for (int p = 0; p < 25; ++p) {
-      float* to = packed + (p * blocks * f.in + unit) * 16;
-      const double(*r)[16] = half + p / 5 * 3, *h = g[p % 5];
-      for (int o = 0; o < 16; ++o) to[o] = static_cast<float>(h[0] * r[0][o] + h[1] * r[1][o] + h[2] * r[2][o]);
+      float* to = packed + unit * 16 + first;
+#pragma GCC unroll 5
+      for (int i = 0; i < 5; ++i) {
+        const D row[3] = {half[0][i], half[1][i], half[2][i]};
+        D u[5];
+        filter_transform(row, u);
+#pragma GCC unroll 5
+        for (int j = 0; j < 5; ++j, to += plane) store(to, __builtin_convertvector(u[j], V));
+      }
     }
   }
 }

@@ -67,10 +67,20 @@ struct Rows {
 class Padded {
  public:
   Padded() = default;
-  Padded(int64_t frames, int64_t out_height, int64_t out_width, int64_t pad_h, int64_t pad_w, int64_t channels)
+  Padded(int64_t frames, int64_t height, int64_t width, int64_t out_height, int64_t out_width, int64_t pad_h, int64_t pad_w,
+         int64_t channels)
       : row_((round_up(out_width, 3) + 2) * channels), frame_((round_up(out_height, 3) + 2) * row_), channels_(channels),
         inside_(pad_h * row_ + pad_w * channels), zeros_(frames), data_(floats((frames + 1) * frame_)) {
-    std::fill_n(data_.get(), (frames + 1) * frame_, 0.0f);  // the last one stays zero: what TSM shifts in
+    for (int64_t f = 0; f < frames; ++f) {
+      float* edge = data_.get() + f * frame_;
+      for (int64_t y = 0; y < height; ++y) {
+        float* const row = data_.get() + f * frame_ + inside_ + y * row_;
+        std::fill(edge, row, 0.0f);
+        edge = row + width * channels;
+      }
+      std::fill(edge, data_.get() + (f + 1) * frame_, 0.0f);
+    }
+    std::fill_n(data_.get() + frames * frame_, frame_, 0.0f);  // what TSM shifts in
   }
   // Where the receptive field of output pixel (y, x) of a frame begins; frame -1 is all zeros.
   const float* window(int64_t frame, int64_t y, int64_t x = 0) const {
@@ -106,16 +116,27 @@ struct Filter {
   FilterLayout layout(bool turned) const { return {out, in, kh * kw, !direct(), turned}; }
 };
 
+// A filter or a bias of x's dtype, on the CPU.
+inline bool fits(const Tensor& x, const Tensor& parameter) {
+  return parameter.is_cpu() && dtype_of(parameter) == dtype_of(x);
+}
+
+inline void check_clips(const Tensor& x, int64_t n_segment, int64_t fold_div) {
+  STD_TORCH_CHECK(x.dim() == 4 && n_segment > 0 && fold_div > 0 && x.size(0) % n_segment == 0 &&
+                      (is_float(x) || is_half(x) || dtype_of(x) == aoti_torch_dtype_float64()),
+                  "x must be (B*n_segment, C, H, W), floating");
+}
+
 inline void check_stack(const Tensor& x, const std::vector<Tensor>& weights, const std::vector<Tensor>& biases,
                         int64_t n_segment, int64_t fold_div) {
-  STD_TORCH_CHECK(x.dim() == 4 && n_segment > 0 && fold_div > 0 && x.size(0) % n_segment == 0 && !weights.empty() &&
-                      weights.size() == biases.size(),
-                  "a stack needs x of (B*n_segment, C, H, W) and a weight and a bias a layer");
+  check_clips(x, n_segment, fold_div);
+  STD_TORCH_CHECK(!weights.empty() && weights.size() == biases.size(), "a stack needs a weight and a bias a layer");
   int64_t channels = x.size(1);
   for (size_t l = 0; l < weights.size(); ++l) {
-    const Tensor& w = weights[l];
-    STD_TORCH_CHECK(w.dim() == 4 && w.size(1) == channels && w.size(2) == 3 && w.size(3) == 3 && biases[l].numel() == w.size(0),
-                    "layer ", l, " must be (Cout, ", channels, ", 3, 3) with a bias of (Cout,)");
+    const Tensor &w = weights[l], &b = biases[l];
+    STD_TORCH_CHECK(w.dim() == 4 && w.size(1) == channels && w.size(2) == 3 && w.size(3) == 3 && fits(x, w) &&
+                        b.dim() == 1 && b.size(0) == w.size(0) && fits(x, b),
+                    "layer ", l, " must be (Cout, ", channels, ", 3, 3) with a bias of (Cout,), of x's dtype");
     channels = w.size(0);
   }
 }

@@ -383,11 +383,18 @@ X, W, B = torch.zeros(6, 4, 5, 5), torch.zeros(8, 4, 3, 3), torch.zeros(8)
         ((X, W, torch.zeros(7)), {}, ValueError, r"bias must be \(8,\), got \(7,\)"),
         ((X[:5], W), {}, ValueError, "multiple of n_segment=3 frames, got 5"),
         ((X, W, B, 0), {}, ValueError, "n_segment must be at least 1"),
+        ((X, W, B, True), {}, TypeError, "n_segment must be an int, got bool"),
         ((X, W), {"stride": 2}, ValueError, 'padding="same" needs stride 1'),
         ((X, W), {"padding": "valid"}, ValueError, 'padding must be "same"'),
         ((X, W), {"padding": -1}, ValueError, "padding must be an int or a pair"),
         ((X, W), {"stride": 1.5, "padding": 0}, ValueError, "stride must be an int or a pair of ints.* got 1.5"),
         ((X, W), {"packed": torch.zeros(7)}, ValueError, r"packed must be .* got torch.float32 \(7,\)"),
+        (
+            (X.double(), W.double()),
+            {"packed": torch.zeros(7)},
+            ValueError,
+            r"packed must be .* got torch.float32 \(7,\)",
+        ),
         ((X, W), {"stride": 0, "padding": 0}, ValueError, "stride must be an int or a pair"),
         ((X, W), {"groups": 3}, ValueError, "groups must divide x's 4 channels, got 3"),
         ((X, W), {"activation": "gelu"}, ValueError, "activation must be one of none, relu, tanh, elu, got 'gelu'"),
@@ -397,6 +404,13 @@ X, W, B = torch.zeros(6, 4, 5, 5), torch.zeros(8, 4, 3, 3), torch.zeros(8)
 def test_bad_arguments(args, kwargs, kind, words) -> None:
     with pytest.raises(kind, match=words):
         bk.wtsm_conv2d(*args, **kwargs)
+
+
+def test_tuples_of_weights_have_gradients_too() -> None:
+    weight, bias = (p.requires_grad_() for p in parameters(4, 8, 3))
+    bk.wtsm_conv2d_stack(X, (weight,), (bias,)).sum().backward()
+    assert weight.grad is not None
+    assert bias.grad is not None
 
 
 def test_bad_stacks() -> None:

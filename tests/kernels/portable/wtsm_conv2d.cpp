@@ -166,7 +166,8 @@ double filter_gradient_error(int64_t cin, int64_t cout, int64_t height, int64_t 
     bk::portable::tile_gradients(out);
     for (int64_t p = 0; p < 25; ++p)
       bk::portable::outer_products({t.count, cin, channels, v.data() + p * bk::kTiles * pixel, pixel,
-                                m.data() + p * bk::kTiles * channels, channels, t.first > 0, sum.data() + p * cin * channels});
+                                m.data() + p * bk::kTiles * channels, channels, t.first > 0, sum.data() + p * cin * channels,
+                                16 * cin});
   }
   bk::portable::unpack_filter({cout, cin, 9, true, false}, sum.data(), gradient.data(), 0, channels / 16 * cin);
   bk::portable::pixel_sums({dy.at(0, 1, 1), frames, height, width, dy.height * dy.width * channels, dy.width * channels,
