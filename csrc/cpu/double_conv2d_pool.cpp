@@ -2,6 +2,7 @@
 #include "double_conv2d_pool.h"
 
 #include "isa.h"
+#include "share.h"
 #include "tensor.h"
 
 #include <cstdlib>
@@ -18,6 +19,7 @@ using torch::stable::detail::from;
 using torch::stable::detail::to;
 
 constexpr int64_t kSerialWork = 1000000;  // multiplications below which a second thread costs more than it brings
+constexpr int64_t kBand = 24;             // rows of an image that are worth a thread's time by themselves
 
 int64_t taps(bool first, int64_t in) { return first && in <= kDirect ? 9 : 36; }
 int64_t packed_size(const Tensor& w, bool first) { return taps(first, w.size(1)) * round_up(w.size(0), 16) * w.size(1); }
@@ -138,12 +140,17 @@ Tensor double_conv2d_pool(const Tensor& x, const Tensor& weight1, const std::opt
     const DoubleConv2dPool block{in.const_data_ptr<float>(), y.mutable_data_ptr<float>(), strides4(in), strides4(y),
                                  size[1], weight1.size(0), out_size[1], size[2], size[3], pool,
                                  filter, filter + first_size, b1.data(), b2.data()};
-    const int64_t row = std::max<int64_t>(1, size[3] * pool * 9 * block.mid * (block.in + block.out));
+    // Few images are divided into bands of rows, which repeat some of their neighbours': two for every thread if they are
+    // high enough, else one.
+    const int64_t images = size[0], height = out_size[2], threads = torch::stable::get_num_threads();
+    const int64_t wanted = size[2] * images >= 2 * threads * kBand ? 2 * threads : threads;
+    const int64_t bands = std::min((wanted + images - 1) / images, height);
+    const int64_t work = height * out_size[3] * pool * pool * 9 * block.mid * (block.in + block.out) / bands;
     const int64_t floats = BK_DISPATCH(block_workspace, block);
-    torch::stable::parallel_for(0, out_size[0] * out_size[2], std::max<int64_t>(1, kSerialWork / row),
-                                [&](int64_t begin, int64_t end) {
-                                  BK_DISPATCH(block_rows, block, workspace(floats), begin, end);
-                                });
+    const auto row = [&](int64_t band) { return band / bands * height + height * (band % bands) / bands; };
+    share(images * bands, std::max<int64_t>(1, kSerialWork / work), [&](int64_t begin, int64_t end) {
+      BK_DISPATCH(block_rows, block, workspace(floats), row(begin), row(end));
+    });
   }
   if (is_float(x)) return y;
   return torch::stable::to(y, dtype_of(x) == aoti_torch_dtype_float16() ? ScalarType::Half : ScalarType::BFloat16);
@@ -200,7 +207,7 @@ Gradients double_conv2d_pool_backward(const Tensor& grad, const Tensor& x, const
     for (const Tensor& t : all) values += t.numel();
     const Tensor sums = empty1(parts * values, kind);
     float* partial = sums.mutable_data_ptr<float>();
-    torch::stable::parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
+    share(parts, 1, [&](int64_t begin, int64_t end) {
       for (int64_t p = begin; p < end; ++p) {
         BK_DISPATCH(block_gradients, block, workspace(floats), size[0] * bands * p / parts,
                     size[0] * bands * (p + 1) / parts, partial + p * values);

@@ -167,7 +167,7 @@ class Stack {
       const Buffers buffers(*this, call_.size[0]);
       frames(0, call_.size[0], buffers, Together{});
     } else {  // many: each thread takes whole clips, one at a time, through all layers
-      parallel(clips, n * work, [&](int64_t begin, int64_t end) {
+      share_out(clips, n * work, [&](int64_t begin, int64_t end) {
         const Buffers buffers(*this, n);
         for (int64_t c = begin; c < end; ++c) frames(c * n, n, buffers, Alone{});
       });

@@ -157,7 +157,7 @@ class Backward {
     if (parts < threads)
       run_parts(0, parts, Together{});
     else
-      parallel(parts, clips * n * work_ / parts, [&](int64_t begin, int64_t end) { run_parts(begin, end, Alone{}); });
+      share_out(parts, clips * n * work_ / parts, [&](int64_t begin, int64_t end) { run_parts(begin, end, Alone{}); });
     if (parts > 1) {
       parallel(size_, parts, [&](int64_t begin, int64_t end) {
         for (int64_t part = 1; part < parts; ++part) {

@@ -3,6 +3,7 @@
 
 #include <new>
 
+#include "share.h"
 #include "shift.h"
 #include "tensor.h"
 #include "wtsm_conv2d.h"
@@ -15,6 +16,12 @@ constexpr int64_t kSerialWork = 400000;  // multiplications below which a second
 template <class F>
 void parallel(int64_t items, int64_t work, const F& f) {
   torch::stable::parallel_for(0, items, std::max<int64_t>(1, kSerialWork / std::max<int64_t>(1, work)), f);
+}
+
+// As `parallel`, for items that take long.
+template <class F>
+void share_out(int64_t items, int64_t work, const F& f) {
+  share(items, std::max<int64_t>(1, kSerialWork / std::max<int64_t>(1, work)), f);
 }
 
 // Who does the work on a few clips: each(items, work, f) calls f(begin, end) over ranges that cover the items.
