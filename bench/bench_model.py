@@ -121,5 +121,5 @@ def test_training(paired: Any, clips: int, threads: int) -> None:
         kernel="double_conv2d_pool_backward",
         bars={"ratio": 1.5} if clips > 1 else {},
         **{name: 3 * amount if name == "flops" else amount for name, amount in _work(ours, data, clips).items()},
-        tolerance=5e-3,  # a ReLU's input within rounding of zero falls on either side; the tests have inputs that are not
+        tolerance=5e-3,  # a ReLU whose input is within rounding of zero falls on either side; the tests have none
     )

@@ -114,7 +114,7 @@ def table(run: dict[str, Any]) -> str:
         "of seconds takes part in fewer rounds, which are named. GFLOP/s: of a direct convolution, its share that of "
         f"the {rows[0]['extra_info']['ceiling'].split()[0]} ceiling, which Winograd's may exceed. Extra MB: growth of "
         "peak resident memory in a call beyond inputs, outputs and weights; of ONNX Runtime and OpenVINO, which keep "
-        "theirs, in the first one. The backward ops' kernel is named reference: PyTorch over compiled forward ops.",
+        "theirs, in the first one.",
         "",
         f"Bars of the design: {sum(bar['met'] for bar in bars)} of {len(bars)} met.",
         "",
