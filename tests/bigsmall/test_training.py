@@ -535,15 +535,16 @@ def test_projected_gradients_change_the_step(folder: Path, tmp_path: Path) -> No
 
 
 def test_angles_are_written_for_every_shared_layer(folder: Path, tmp_path: Path) -> None:
-    plain = train(configuration(folder, steps=4), tmp_path / "plain")
-    path = train(configuration(folder, steps=4, angles_every=3), tmp_path / "angles")
+    changes = {"steps": 4, "optimizer": "sgd", "learning_rate": 0.1}  # Adam makes whole steps of gradients of roundings
+    plain = train(configuration(folder, **changes), tmp_path / "plain")
+    path = train(configuration(folder, angles_every=3, **changes), tmp_path / "angles")
     found = rows(tmp_path / "angles" / "angles.csv")
     assert [row["step"] for row in found] == ["0"] * 10 + ["3"] * 10
     layers = [*(f"big_conv{i}" for i in range(1, 7)), *(f"small_conv{i}" for i in range(1, 5))]
     assert [row["layer"] for row in found[:10]] == layers
     for row in found:
         assert all(0 < float(row[pair]) < 180 for pair in ("au-pulse", "au-respiration", "pulse-respiration"))
-    assert largest_difference(weights_of(plain), weights_of(path)) < 1e-4  # a look changes nothing but roundings
+    assert largest_difference(weights_of(plain), weights_of(path)) < 1e-5  # a look changes nothing but roundings
 
 
 def test_the_best_weights_are_kept(folder: Path, tmp_path: Path) -> None:
