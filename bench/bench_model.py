@@ -100,7 +100,7 @@ def _step(model: Any, module: nn.Module, data: tuple[Tensor, Tensor]) -> peers.C
 def test_training(paired: Any, clips: int, threads: int) -> None:
     """Forward and backward, without dropout so that the gradients can be compared."""
     if clips == 60 and threads == 1:
-        pytest.skip("takes minutes")
+        pytest.skip("60 clips on one thread, in float64 for the comparison too, take minutes: they are timed on two")
     torch.manual_seed(0)
     ours, plain = (network.eval() for network in networks())
     data = inputs(clips)

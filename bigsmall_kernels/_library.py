@@ -315,7 +315,7 @@ def info() -> dict[str, Any]:
     instruction set the CPU kernels run on, None without a library), `threads`, and `kernels`: op -> device -> "cpp",
     "triton", "cuda" or "reference"; for "cuda", GPU or not, the first choice of the table in `_choosers.py`, which also
     goes by dtype.
-    The backward ops that say "reference" are written in PyTorch over the compiled forward ops.
+    "reference" on the CPU beside a compiled library: the derivatives of the normalisers, in plain PyTorch.
     """
     from ._version import __version__
 

@@ -126,37 +126,30 @@ struct BackwardWorkspace {
   float *v, *m, *sums1, *sums2, *bias1, *bias2;
   int64_t size, sums;  // floats of it all, and of what is summed up, from sums1 on
 
-  // Divides up `base`; with none, only counts.
-  BackwardWorkspace(const DoubleConv2dPoolBackward& a, float* base) : size(0) {
+  BackwardWorkspace(const DoubleConv2dPoolBackward& a, float* base) {
     const int64_t columns = ceil_div(a.width, 4), rows = ceil_div(a.height, 4);
     step = ceil_div(rows, ceil_div(rows, greater(1, kStep / columns)));
-    const auto take = [&](int64_t n) {
-      float* p = base == nullptr ? nullptr : base + size;
-      size += ceil_div(n, 16) * 16;
-      return p;
-    };
-    const auto ring = [&](int64_t count, int64_t pixels, int64_t pixel, int64_t border) {
-      return Rows{take(count * pixels * pixel), count, pixels * pixel, pixel, border};
-    };
+    Arena arena{base};
     const auto whole = [](int64_t channels) { return ceil_div(channels, 16) * 16; };
     const int64_t live = 4 * (step + 3);  // rows between the first that is still read and the last that is there
     if (a.in <= kDirect)
-      x = ring(live, ceil_div(4 * columns, kTiles) * kTiles + 2, a.in, 1);
+      x = arena.ring(live, ceil_div(4 * columns, kTiles) * kTiles + 2, a.in, 1);
     else
-      x = ring(live, 4 * columns + 2, whole(a.in), 1);
-    mid = ring(live, 4 * columns + 2, whole(a.mid), 1);
-    pooled = ring(4 * step / a.pool + 2, a.width / a.pool, whole(a.out), 0);
-    y_grad = ring(live, 4 * columns + 2, whole(a.out), 1);
-    mid_grad = ring(live, 4 * columns + 2, whole(a.mid), 1);
-    x_grad = ring(a.x_grad == nullptr ? 0 : 4 * step, 4 * columns, whole(a.in), 0);
+      x = arena.ring(live, 4 * columns + 2, whole(a.in), 1);
+    mid = arena.ring(live, 4 * columns + 2, whole(a.mid), 1);
+    pooled = arena.ring(4 * step / a.pool + 2, a.width / a.pool, whole(a.out), 0);
+    y_grad = arena.ring(live, 4 * columns + 2, whole(a.out), 1);
+    mid_grad = arena.ring(live, 4 * columns + 2, whole(a.mid), 1);
+    x_grad = arena.ring(a.x_grad == nullptr ? 0 : 4 * step, 4 * columns, whole(a.in), 0);
     const int64_t group = Transformed::kVector * ceil_div(lesser(kStep, step * columns), kTiles) / kLanes;
-    v = take(group * greater(whole(a.in), greater(whole(a.mid), whole(a.out))));
-    m = take(group * greater(whole(a.in), greater(whole(a.mid), whole(a.out))));
-    const int64_t before = size;
-    sums1 = take((a.in <= kDirect ? 9 * a.in : 36 * whole(a.in)) * whole(a.mid));
-    sums2 = take(36 * whole(a.mid) * whole(a.out));
-    bias1 = take(whole(a.mid));
-    bias2 = take(whole(a.out));
+    v = arena.take(group * greater(whole(a.in), greater(whole(a.mid), whole(a.out))));
+    m = arena.take(group * greater(whole(a.in), greater(whole(a.mid), whole(a.out))));
+    const int64_t before = arena.size;
+    sums1 = arena.take((a.in <= kDirect ? 9 * a.in : 36 * whole(a.in)) * whole(a.mid));
+    sums2 = arena.take(36 * whole(a.mid) * whole(a.out));
+    bias1 = arena.take(whole(a.mid));
+    bias2 = arena.take(whole(a.out));
+    size = arena.size;
     sums = size - before;
   }
 };

@@ -55,29 +55,22 @@ struct Workspace {
   float *v, *m;
   int64_t size;  // floats of it all
 
-  // Divides up `base`; with none, only counts.
-  Workspace(const DoubleConv2dPool& a, float* base) : size(0) {
+  Workspace(const DoubleConv2dPool& a, float* base) {
     const int64_t columns = ceil_div(a.width, 4), rows = ceil_div(a.height, 4);
     const int64_t steps = ceil_div(rows, greater(1, kStep / columns));
     step = ceil_div(rows, steps);
-    const auto take = [&](int64_t n) {
-      float* p = base == nullptr ? nullptr : base + size;
-      size += ceil_div(n, 16) * 16;
-      return p;
-    };
-    const auto ring = [&](int64_t count, int64_t pixels, int64_t pixel, int64_t border) {
-      return Rows{take(count * pixels * pixel), count, pixels * pixel, pixel, border};
-    };
+    Arena arena{base};
     const int64_t mid_pixel = ceil_div(a.mid, 16) * 16, y_pixel = ceil_div(a.out, 16) * 16;
     if (a.in <= kDirect)
-      x = ring(4 * step + 4, ceil_div(4 * columns, kTiles) * kTiles + 2, a.in, 1);
+      x = arena.ring(4 * step + 4, ceil_div(4 * columns, kTiles) * kTiles + 2, a.in, 1);
     else
-      x = ring(4 * step + 4, 4 * columns + 2, ceil_div(a.in, 16) * 16, 1);
-    mid = ring(4 * step + 8, 4 * columns + 2, mid_pixel, 1);
-    means = ring(4 * step / a.pool + 2, a.width / a.pool, y_pixel, 0);
+      x = arena.ring(4 * step + 4, 4 * columns + 2, ceil_div(a.in, 16) * 16, 1);
+    mid = arena.ring(4 * step + 8, 4 * columns + 2, mid_pixel, 1);
+    means = arena.ring(4 * step / a.pool + 2, a.width / a.pool, y_pixel, 0);
     const int64_t group = Transformed::kVector * ceil_div(lesser(kStep, step * columns), kTiles) / kLanes;
-    v = take(group * greater(x.pixel, mid_pixel));
-    m = take(group * greater(mid_pixel, y_pixel));
+    v = arena.take(group * greater(x.pixel, mid_pixel));
+    m = arena.take(group * greater(mid_pixel, y_pixel));
+    size = arena.size;
   }
 };
 

@@ -17,6 +17,21 @@ struct Rows {
   void zero(int64_t r) const { __builtin_memset(row(r), 0, size * sizeof(float)); }
 };
 
+// Divides up a thread's workspace; without one, only counts its floats.
+struct Arena {
+  float* base;
+  int64_t size = 0;
+
+  float* take(int64_t n) {
+    float* p = base == nullptr ? nullptr : base + size;
+    size += ceil_div(n, 16) * 16;
+    return p;
+  }
+  Rows ring(int64_t count, int64_t pixels, int64_t pixel, int64_t border) {
+    return {take(count * pixels * pixel), count, pixels * pixel, pixel, border};
+  }
+};
+
 // kLanes channels of kLanes neighbouring values between planes and pixels; only the first `channels` are there.
 BK_INLINE void planes_to_pixels(const float* planes, int64_t plane, int64_t channels, float* pixels, int64_t pixel) {
   V v[kLanes];
