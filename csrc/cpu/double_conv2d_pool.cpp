@@ -92,7 +92,7 @@ Gradients composed_backward(const Tensor& grad, const Tensor& x, const Tensor& w
     std::array<StableIValue, 11> stack{from(before), from(x), from(w), from(std::optional<Ints>(Ints{w.size(0)})), from(one),
                                        from(one), from(one), from(false), from(zero), from(int64_t{1}),
                                        from(torch::headeronly::HeaderOnlyArrayRef<bool>(asked, 3))};
-    STABLE_TORCH_ERROR_CODE_CHECK(
+    TORCH_ERROR_CODE_CHECK(
         torch_call_dispatcher("aten::convolution_backward", "", stack.data(), TORCH_ABI_VERSION));
     return std::array<Tensor, 3>{to<Tensor>(stack[0]), to<Tensor>(stack[1]), to<Tensor>(stack[2])};
   };

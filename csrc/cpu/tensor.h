@@ -7,6 +7,7 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
+#include <torch/headeronly/util/shim_utils.h>
 
 #include <algorithm>
 #include <array>
@@ -59,7 +60,7 @@ inline bool wants_nhwc(const Tensor& x) { return !is_nchw(x) && is_nhwc(x); }
 // aoti_torch_dtype_*() of a tensor.
 inline int32_t dtype_of(const Tensor& x) {
   int32_t dtype = 0;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(x.get(), &dtype));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(x.get(), &dtype));
   return dtype;
 }
 inline bool is_float(const Tensor& x) { return dtype_of(x) == aoti_torch_dtype_float32(); }
@@ -70,7 +71,7 @@ inline bool is_half(const Tensor& x) {
 // An uninitialised CPU tensor.
 inline Tensor empty_cpu(const int64_t* size, const int64_t* stride, int64_t dim, int32_t dtype) {
   AtenTensorHandle handle = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(
+  TORCH_ERROR_CODE_CHECK(
       aoti_torch_empty_strided(dim, size, stride, dtype, aoti_torch_device_type_cpu(), 0, &handle));
   return Tensor(handle);
 }
@@ -87,7 +88,7 @@ inline Tensor empty1(int64_t size, int32_t dtype) {
 template <class... Args>
 Tensor aten(const char* name, const char* overload, const Args&... args) {
   std::array<StableIValue, sizeof...(Args)> stack{torch::stable::detail::from(args)...};
-  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(name, overload, stack.data(), TORCH_ABI_VERSION));
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(name, overload, stack.data(), TORCH_ABI_VERSION));
   return torch::stable::detail::to<Tensor>(stack[0]);
 }
 

@@ -363,7 +363,7 @@ bool computed(const Tensor& x) { return is_float(x) || is_half(x); }
 template <class Result, class... Args>
 Result composed(const char* name, const Args&... args) {
   std::array<StableIValue, sizeof...(Args)> stack{torch::stable::detail::from(args)...};
-  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(name, "", stack.data(), TORCH_ABI_VERSION));
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(name, "", stack.data(), TORCH_ABI_VERSION));
   if constexpr (std::is_same_v<Result, std::vector<Tensor>>) {
     return torch::stable::detail::to<Result>(stack[0]);
   } else {

@@ -25,7 +25,7 @@ class Queue {
  public:
   explicit Queue(const Tensor& x) : guard_(x.get_device_index()) {
     void* stream = nullptr;
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream));
     stream_ = static_cast<cudaStream_t>(stream);
   }
 
@@ -48,9 +48,9 @@ class Queue {
 // An uninitialised tensor on x's device.
 inline Tensor empty_on(const Tensor& x, const std::vector<int64_t>& size, const std::vector<int64_t>& stride, int32_t dtype) {
   int32_t device = 0;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(x.get(), &device));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(x.get(), &device));
   AtenTensorHandle handle = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(size.size()), size.data(), stride.data(), dtype,
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(size.size()), size.data(), stride.data(), dtype,
                                                          device, x.get_device_index(), &handle));
   return Tensor(handle);
 }
