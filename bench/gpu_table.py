@@ -41,8 +41,8 @@ def _with(backend: str, tile: tuple[int, int, int] | None) -> Iterator[None]:
 
             rows, depth, warps = tile
 
-            def blocks(x: torch.Tensor, pixels: int, filters: int) -> common.Blocks:
-                return common.Blocks(rows, common.blocks(x, pixels, filters).columns, depth, warps)
+            def blocks(x: torch.Tensor, pixels: int, filters: int, terms: int) -> common.Blocks:
+                return common.Blocks(rows, common.blocks(x, pixels, filters, terms).columns, depth, warps)
 
             stack.enter_context(mock.patch.object(wtsm_conv2d, "blocks", blocks))
         yield

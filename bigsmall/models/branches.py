@@ -24,7 +24,7 @@ BIG_REDUCTION = 16  # the product of the poolings
 SMALL_CONVS = (("small_conv1", 3, 32), ("small_conv2", 32, 32), ("small_conv3", 32, 32), ("small_conv4", 32, MAPS))
 SHIFTS = ("wtsm", "tsm", "none")
 
-_BIG_FRAMES_AT_ONCE = 8  # in inference: keeps the block outputs of a long batch within a few MB
+_BIG_FRAMES_AT_ONCE = {"cpu": 8, "cuda": 256}  # in inference: block outputs within a few MB, a GPU's within two GB
 
 
 def _pack_block(*weights: Tensor) -> Tensor:
@@ -75,13 +75,15 @@ class BigBranch(_Branch):
         blocks = [self._big_block(number) for number in range(first, len(BIG_BLOCKS))]
 
         def run(x: Tensor) -> Tensor:
+            if x.is_cuda:  # where channels that are neighbours are loaded together
+                x = x.contiguous(memory_format=torch.channels_last)
             for block in blocks:
                 x = block(x)
             return x
 
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or x.shape[0] <= _BIG_FRAMES_AT_ONCE:
+        step = _BIG_FRAMES_AT_ONCE.get(x.device.type, len(x))
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or len(x) <= step:
             return run(x)
-        step = _BIG_FRAMES_AT_ONCE
         found = run(x[:step])
         # Into one tensor as they come: parts kept to be joined would lie between what is freed, half a MB a frame.
         maps = found.new_empty(len(x), *found.shape[1:])

@@ -36,23 +36,34 @@ def index_dtype(*tensors: Tensor) -> tl.dtype:
 
 
 class Blocks(NamedTuple):
-    """Rows (pixels), columns (filters) and depth of a product's tile, and the warps that share it."""
+    """Rows (pixels), columns (filters) and depth of a product's tile, the warps that share it, loads on their way."""
 
     rows: int
     columns: int
     depth: int
     warps: int
+    stages: int = 3
 
 
-def blocks(x: Tensor, pixels: int, filters: int) -> Blocks:
-    """The one table of a convolution's tiles, from arithmetic: two accumulators (a pooling's) of at most 32 registers a
-    thread beside the addresses, and enough programs for every multiprocessor where there are few pixels."""
+FEW, MANY = 1 << 13, 1 << 17  # pixels
+SHALLOW = 32  # a product of one step: taps times channels
+# (rows, depth, warps, stages) of half precision and TF32 for few, some and many pixels; of shallow and deep products.
+TILES = {
+    "few": {True: (32, 32, 4, 1), False: (32, 64, 4, 3)},
+    "some": {True: (64, 32, 4, 1), False: (64, 32, 4, 3)},
+    "many": {True: (128, 32, 8, 1), False: (128, 32, 8, 3)},
+}
+
+
+def blocks(x: Tensor, pixels: int, filters: int, terms: int) -> Blocks:
+    """The one table of a convolution's tiles. Full float32, without tensor cores: at most 32 sums a thread, and enough
+    programs for every multiprocessor where there are few pixels."""
     columns = min(max(triton.next_power_of_2(filters), 16), 64)
-    if pixels < 1 << 14:
-        return Blocks(32, columns, 32, 4)
     if x.dtype == torch.float32 and dot_precision() == "ieee":
-        return Blocks(64, columns, 16, 8)
-    return Blocks(128, columns, 32, 8)
+        return Blocks(32, columns, 32, 4) if pixels < FEW else Blocks(64, columns, 16, 8)
+    size = "few" if pixels < FEW else "some" if pixels < MANY else "many"
+    rows, steps, warps, stages = TILES[size][terms <= SHALLOW]
+    return Blocks(rows, columns, steps if x.dtype != torch.float32 else min(steps, 32), warps, stages)
 
 
 @triton.jit

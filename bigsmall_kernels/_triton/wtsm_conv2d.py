@@ -14,15 +14,15 @@ from torch import Tensor
 
 from .. import reference
 from ..reference import memory_format
-from .common import activate, activation_backward, blocks, dot_dtype, dot_precision, index_dtype
+from .common import FEW, Blocks, activate, activation_backward, blocks, dot_dtype, dot_precision, index_dtype
 from .wtsm import wtsm
 
 
 @triton.jit
-def _pixels(first, ROWS: tl.constexpr, area, width):
-    """(frame, row, column) of ROWS pixels from `first` on, an int64 scalar; only frames need 64 bits."""
+def _pixels(first, i, area, width):
+    """(frame, row, column) of pixels number `first` + i, an int64 scalar and int32s; only frames need 64 bits."""
     frame = first // area
-    i = (first - frame * area).to(tl.int32) + tl.arange(0, ROWS)
+    i = (first - frame * area).to(tl.int32) + i
     pixel = i % area
     return frame + i // area, pixel // width, pixel % width
 
@@ -37,27 +37,31 @@ def _source(frame, step: tl.constexpr, N_SEGMENT: tl.constexpr):
 
 @triton.jit
 def conv(
-    x, y, weight, bias, out, pixels, height, width, out_height, out_width, xn, xc, xh, xw, on, oc, oh, ow,
+    x, y, weight, bias, out, pixels, height, width, out_height, out_width, xn, xc, xh, xw, wn, wc, wh, ww,
+    on, oc, oh, ow,
     CHANNELS: tl.constexpr, FILTERS: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
     PH: tl.constexpr, PW: tl.constexpr, N_SEGMENT: tl.constexpr, FOLD: tl.constexpr, WRAP: tl.constexpr,
-    OUT_FOLD: tl.constexpr, ACTIVATION: tl.constexpr, POOL: tl.constexpr, DOT: tl.constexpr, PRECISION: tl.constexpr,
-    INDEX: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+    OUT_FOLD: tl.constexpr, ACTIVATION: tl.constexpr, POOL: tl.constexpr, TOGETHER: tl.constexpr, DOT: tl.constexpr,
+    PRECISION: tl.constexpr, INDEX: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
-    """out (pixels, FILTERS) = pool(activation(conv(shift(x), weight) + bias)), weight (KH*KW*CHANNELS, FILTERS).
+    """out (pixels, FILTERS) = pool(activation(conv(shift(x), weight) + bias)), weight (FILTERS, CHANNELS, KH, KW).
 
-    x (frames, CHANNELS, height, width) and out under any strides. The pooling's windows are taken one after another,
-    so that a program keeps two accumulators, whatever the window. With y, x is the gradient at an activation's output
-    y, and the gradient at its input is convolved. OUT_FOLD: the adjoint of the shift, by where the result is stored.
+    x (frames, CHANNELS, height, width), weight and out under any strides. TOGETHER pixels of a pooling's window are
+    neighbouring rows of the product, which are summed up. With y, x is the gradient at an activation's output y, and
+    the gradient at its input is convolved. OUT_FOLD: the adjoint of the shift, by where the result is stored.
     """
-    first = tl.program_id(0).to(tl.int64) * ROWS
-    frame, row, column = _pixels(first, ROWS, out_height * out_width, out_width)
+    results: tl.constexpr = ROWS // TOGETHER
+    first = tl.program_id(0).to(tl.int64) * results
+    i, area = tl.arange(0, ROWS), out_height * out_width
+    frame, row, column = _pixels(first, i // TOGETHER, area, out_width)
     frame = frame.to(INDEX)
-    inside = first + tl.arange(0, ROWS) < pixels
+    inside = first + i // TOGETHER < pixels
     n = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     ahead, ahead_round = _source(frame, 1, N_SEGMENT)
     behind, behind_round = _source(frame, -1, N_SEGMENT)
-    total = tl.zeros([ROWS, COLUMNS], tl.float32)
-    for window in range(POOL * POOL):
+    total = tl.zeros([results, COLUMNS], tl.float32)
+    for begin in range(0, POOL * POOL, TOGETHER):
+        window = begin + i % TOGETHER
         top, left = row * POOL + window // POOL - PH, column * POOL + window % POOL - PW
         base = frame * xn + top.to(INDEX) * xh + left.to(INDEX) * xw
         sums = tl.zeros([ROWS, COLUMNS], tl.float32)
@@ -80,11 +84,20 @@ def conv(
                 reached = tl.load(y + offset, within, other=0).to(tl.float32)
                 a = activation_backward(a.to(tl.float32), reached, ACTIVATION)
             filters = (k < KH * KW * CHANNELS)[:, None] & (n < FILTERS)[None, :]
-            b = tl.load(weight + k[:, None] * FILTERS + n[None, :], filters, other=0)
+            b = tl.load(weight + (c * wc + down * wh + right * ww)[:, None] + (n * wn)[None, :], filters, other=0)
             sums = tl.dot(a.to(DOT), b.to(DOT), sums, input_precision=PRECISION)
         if bias is not None:
             sums += tl.load(bias + n, n < FILTERS, other=0).to(tl.float32)[None, :]
-        total += activate(sums, ACTIVATION) if y is None else sums
+        sums = activate(sums, ACTIVATION) if y is None else sums
+        if POOL == 1:
+            total = sums
+        else:
+            sums = tl.where((window < POOL * POOL)[:, None], sums, 0.0)
+            total += tl.sum(tl.reshape(sums, [results, TOGETHER, COLUMNS]), 1)
+    if POOL > 1:
+        frame, row, column = _pixels(first, tl.arange(0, results), area, out_width)
+        frame = frame.to(INDEX)
+        inside = first + tl.arange(0, results) < pixels
     target = (frame * on + row.to(INDEX) * oh + column.to(INDEX) * ow)[:, None] + (n.to(INDEX) * oc)[None, :]
     if OUT_FOLD > 0:
         to_ahead, to_behind = (n < OUT_FOLD)[None, :], ((n >= OUT_FOLD) & (n < 2 * OUT_FOLD))[None, :]
@@ -118,7 +131,7 @@ def _weight_gradient(
     step = tl.where(c < FOLD, 1, tl.where(c < 2 * FOLD, -1, 0))[:, None]
     sums = tl.zeros([ROWS, COLUMNS], tl.float32)
     for first in range(start, tl.minimum(start + chunk, pixels), DEPTH):
-        frame, row, column = _pixels(first, DEPTH, out_height * out_width, out_width)
+        frame, row, column = _pixels(first, tl.arange(0, DEPTH), out_height * out_width, out_width)
         inside = first + tl.arange(0, DEPTH) < pixels
         t = (frame % N_SEGMENT).to(tl.int32)[None, :]
         frame = frame.to(INDEX)
@@ -139,25 +152,28 @@ def _weight_gradient(
     tl.store(partial + where, sums, (k <= taps)[:, None] & (n < FILTERS)[None, :])
 
 
-def matrix(weight: Tensor) -> Tensor:
-    """(Cout, Cin, kh, kw) -> (kh*kw*Cin, Cout), the product's right side: consecutive filters are neighbours."""
-    return weight.permute(2, 3, 1, 0).reshape(-1, weight.shape[0]).contiguous()
-
-
 def convolve(
-    x: Tensor, y: Tensor | None, filters: Tensor, bias: Tensor | None, out: Tensor, kernel: tuple[int, int],
-    padding: list[int], *, n_segment: int = 1, fold: int = 0, wrap: bool = True, out_fold: int = 0,
-    activation: str = "none", pool: int = 1,
+    x: Tensor, y: Tensor | None, weight: Tensor, bias: Tensor | None, padding: list[int], layout: torch.memory_format,
+    *, n_segment: int = 1, fold: int = 0, wrap: bool = True, out_fold: int = 0, activation: str = "none", pool: int = 1,
 ) -> Tensor:  # fmt: skip
-    """Launches `conv` for `filters` made by `matrix`; fills and returns `out`."""
-    pixels, columns = out.shape[0] * out.shape[2] * out.shape[3], filters.shape[1]
-    tile = blocks(x, pixels, columns)
-    conv[(triton.cdiv(pixels, tile.rows), triton.cdiv(columns, tile.columns))](
-        x, y, filters, bias, out, pixels, *x.shape[2:], *out.shape[2:], *x.stride(), *out.stride(),
-        CHANNELS=x.shape[1], FILTERS=columns, KH=kernel[0], KW=kernel[1], PH=padding[0], PW=padding[1],
+    """`conv` launched for a new tensor of that layout."""
+    filters, channels, kh, kw = weight.shape
+    height, width = x.shape[2] + 2 * padding[0] - kh + 1, x.shape[3] + 2 * padding[1] - kw + 1
+    shape = (x.shape[0], filters, height // pool, width // pool)
+    out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
+    results = out.numel() // max(filters, 1)
+    together = min(triton.next_power_of_2(pool * pool), 16)
+    pixels = results * pool * pool
+    tile = blocks(x, pixels, filters, channels * kh * kw)
+    if pixels >= FEW and weight.stride(1) != 1:  # each program's filters as neighbours, for a launch more
+        weight = weight.permute(2, 3, 1, 0).contiguous().permute(3, 2, 0, 1)
+    conv[(triton.cdiv(results, tile.rows // together), triton.cdiv(filters, tile.columns))](
+        x, y, weight, None if bias is None else bias.contiguous(), out, results, *x.shape[2:], *out.shape[2:],
+        *x.stride(), *weight.stride(), *out.stride(),
+        CHANNELS=channels, FILTERS=filters, KH=kh, KW=kw, PH=padding[0], PW=padding[1],
         N_SEGMENT=n_segment, FOLD=fold, WRAP=wrap, OUT_FOLD=out_fold, ACTIVATION=activation, POOL=pool,
-        DOT=dot_dtype(x), PRECISION=dot_precision(), INDEX=index_dtype(x, out), ROWS=tile.rows, COLUMNS=tile.columns,
-        DEPTH=tile.depth, num_warps=tile.warps,
+        TOGETHER=together, DOT=dot_dtype(x), PRECISION=dot_precision(), INDEX=index_dtype(x, out), ROWS=tile.rows,
+        COLUMNS=tile.columns, DEPTH=tile.depth, num_warps=tile.warps, num_stages=tile.stages,
     )  # fmt: skip
     return out
 
@@ -176,15 +192,9 @@ def wtsm_conv2d(
         shifted = wtsm(x, n_segment, fold_div, wrap)
         y = torch.conv2d(shifted, weight, bias, stride, padding, dilation, groups)
         return reference.ACTIVATIONS[activation](y).contiguous(memory_format=memory_format(x))
-    kh, kw = weight.shape[2:]
-    size = (x.shape[2] + 2 * padding[0] - kh + 1, x.shape[3] + 2 * padding[1] - kw + 1)
-    out = torch.empty(
-        x.shape[0], weight.shape[0], *size, dtype=x.dtype, device=x.device, memory_format=memory_format(x)
-    )
-    bias = None if bias is None else bias.contiguous()
     return convolve(
-        x, None, matrix(weight), bias, out, (kh, kw), padding, n_segment=n_segment, fold=x.shape[1] // fold_div,
-        wrap=wrap, activation=activation,
+        x, None, weight, bias, padding, memory_format(x), n_segment=n_segment, fold=x.shape[1] // fold_div, wrap=wrap,
+        activation=activation,
     )  # fmt: skip
 
 
@@ -199,7 +209,7 @@ def _weight_and_bias(
     filters, channels, kh, kw = weight.shape
     rows = kh * kw * channels + 1
     pixels = y.shape[0] * y.shape[2] * y.shape[3]
-    tile = blocks(x, 0, filters)
+    tile = Blocks(32, blocks(x, 0, filters, 0).columns, 32, 4)
     tiles = triton.cdiv(rows, tile.rows), triton.cdiv(filters, tile.columns)
     parts = max(min(PROGRAMS // (tiles[0] * tiles[1]), triton.cdiv(pixels, 8 * tile.depth)), 1)
     chunk = triton.cdiv(pixels, parts * tile.depth) * tile.depth
@@ -231,11 +241,9 @@ def wtsm_conv2d_backward(
     grad = torch.empty_like(y).copy_(grad) if grad.stride() != y.stride() else grad
     gx, gw, gb = (x.new_empty(0) for _ in range(3))
     if mask[0]:
-        gx = torch.empty_like(x, memory_format=memory_format(x))
-        turned = matrix(weight.flip(2, 3).transpose(0, 1))
-        convolve(
-            grad, y, turned, None, gx, (kh, kw), reach, n_segment=n_segment, wrap=wrap, out_fold=fold,
-            activation=activation,
+        gx = convolve(
+            grad, y, weight.flip(2, 3).transpose(0, 1), None, reach, memory_format(x), n_segment=n_segment, wrap=wrap,
+            out_fold=fold, activation=activation,
         )  # fmt: skip
     if mask[1] or mask[2]:
         total, last = _weight_and_bias(grad, y, x, weight, n_segment, fold, wrap, padding, activation)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..reference import memory_format
 from .common import activate, dot_dtype, dot_precision
-from .wtsm_conv2d import wtsm_conv2d
+from .wtsm_conv2d import convolve
 
 ROWS = 256  # pixels of a clip at most that stay on chip: three frames of 9x9 are 243
 COLUMNS = 32  # channels between layers at most, and of the last layer that are computed together
@@ -98,8 +98,12 @@ def wtsm_conv2d_stack(
     channels = (x.shape[1], *(weight.shape[0] for weight in weights))
     area = x.shape[2] * x.shape[3]
     if n_segment * area > ROWS or max(channels[:-1]) > COLUMNS:
-        for weight, bias in zip(weights, biases, strict=True):
-            x = wtsm_conv2d(x, weight, bias, n_segment, fold_div, wrap, [1, 1], [1, 1], [1, 1], 1, activation, None)
+        layouts = [torch.channels_last] * (len(weights) - 1) + [memory_format(x)]
+        for weight, bias, layout in zip(weights, biases, layouts, strict=True):
+            x = convolve(
+                x, None, weight, bias, [1, 1], layout, n_segment=n_segment, fold=x.shape[1] // fold_div, wrap=wrap,
+                activation=activation,
+            )  # fmt: skip
         return x
     out = torch.empty(
         x.shape[0], channels[-1], *x.shape[2:], dtype=x.dtype, device=x.device, memory_format=memory_format(x)
