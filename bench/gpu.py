@@ -5,7 +5,8 @@ process, every op and the network on our backends and as plain PyTorch, eager an
 graphs, beside the ceilings of the same run. The results go to bench/results/<device>/ after every row.
 
     python bench/gpu.py                          # everything
-    python bench/gpu.py --table                  # which backend and which block sizes are fastest, for _choosers.py
+    python bench/gpu.py --table                  # which backend is fastest, for _choosers.py
+    python bench/gpu.py --tiles                  # which tiles are, for _triton/common.py
     python bench/gpu.py --device cpu --quick     # a dry run of the same code: no measurement
 """
 
@@ -38,6 +39,7 @@ sys.path.insert(1, str(ROOT))  # where nothing is installed
 import gpu_cases as cases  # noqa: E402
 import gpu_report  # noqa: E402
 import gpu_table  # noqa: E402
+import gpu_tiles  # noqa: E402
 from gpu_clock import DTYPES, Clock, Contender, precision  # noqa: E402
 
 import bigsmall_kernels as bk  # noqa: E402
@@ -259,7 +261,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a dry run, with --quick")
     parser.add_argument("--quick", action="store_true", help="the smallest sizes, once: a dry run")
-    parser.add_argument("--table", action="store_true", help="suggest rows and block sizes for the chooser's table")
+    parser.add_argument("--table", action="store_true", help="suggest rows for the chooser's table")
+    parser.add_argument("--tiles", action="store_true", help="suggest tiles for Triton's convolutions")
     parser.add_argument("-o", "--output", type=Path, help="folder of the results [bench/results/<device>]")
     parser.add_argument("--limit", type=float, default=LIMIT, help="seconds [%(default)s]")
     asked = parser.parse_args()
@@ -273,9 +276,10 @@ def main() -> None:
     if folder is None and not asked.quick:
         folder = ROOT / "bench" / "results" / re.sub(r"\W+", "-", torch.cuda.get_device_name()).lower()
     warnings.filterwarnings("ignore", category=UserWarning, module="torch")
-    if asked.table:
-        suggested = gpu_table.run(clock, provenance(clock), asked.limit)
-        gpu_report.write("table", suggested, gpu_table.table(suggested), folder)
+    if asked.table or asked.tiles:
+        name, suggests = ("table", gpu_table) if asked.table else ("tiles", gpu_tiles)
+        suggested = suggests.run(clock, provenance(clock), asked.limit)
+        gpu_report.write(name, suggested, suggests.table(suggested), folder)
     else:
 
         def write(results: dict[str, Any]) -> None:

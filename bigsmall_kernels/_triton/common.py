@@ -47,11 +47,12 @@ class Blocks(NamedTuple):
 
 FEW, MANY = 1 << 13, 1 << 17  # pixels
 SHALLOW = 32  # a product of one step: taps times channels
-# (rows, depth, warps, stages) of half precision and TF32 for few, some and many pixels; of shallow and deep products.
+# (rows, depth, warps, stages) of half precision and TF32 for few, some and many pixels; of shallow and deep products:
+# the best of some for the network's layers at 1, 16 and 256 clips in bfloat16 (bench/results/nvidia-h200/tiles.json).
 TILES = {
-    "few": {True: (32, 32, 4, 1), False: (32, 64, 4, 3)},
-    "some": {True: (64, 32, 4, 1), False: (64, 32, 4, 3)},
-    "many": {True: (128, 32, 8, 1), False: (128, 32, 8, 3)},
+    "few": {True: (32, 32, 4, 1), False: (16, 64, 4, 4)},
+    "some": {True: (128, 32, 4, 1), False: (64, 32, 4, 3)},
+    "many": {True: (128, 32, 4, 1), False: (128, 32, 4, 4)},
 }
 
 

@@ -30,7 +30,7 @@ def _pixels(first, i, area, width):
 @triton.jit
 def _source(frame, step: tl.constexpr, N_SEGMENT: tl.constexpr):
     """How many frames further on the one `step` further on in the clip lies, round its end; whether it went round."""
-    t = (frame % N_SEGMENT).to(tl.int32)
+    t = frame % N_SEGMENT
     source = (t + step + N_SEGMENT) % N_SEGMENT
     return source - t, source != t + step
 

@@ -148,8 +148,8 @@ def _convolved(op: str, dtype: torch.dtype) -> Iterator[tuple[Any, ...]]:
 
 
 def _stacked(op: str, dtype: torch.dtype) -> Iterator[tuple[Any, ...]]:
-    trunk = (30, 3, (3, 32, 32, 32, 64), 9, 9, "")
-    for frames, n, channels, h, w, _ in (*map(_values, cases.STACKS), trunk):
+    trunk = (30, 3, (3, 32, 32, 32, 64), 9, 9)
+    for frames, n, channels, h, w in (*map(_values, cases.STACKS), trunk):
         weights, biases = cases.parameters(dtype, *channels)
         for (_, x), activation in zip(
             layouts(torch.randn(frames, channels[0], h, w).to(dtype)), cases.ACTIVATIONS, strict=True

@@ -39,12 +39,13 @@ def test_a_dry_run_goes_all_the_way(tmp_path: Path) -> None:
     assert (tmp_path / "gpu.png").stat().st_size > 0
 
 
-def test_a_dry_run_of_the_choosers_table(tmp_path: Path) -> None:
-    ran = bench("--device", "cpu", "--quick", "--table", "-o", str(tmp_path))
+@pytest.mark.parametrize("name", ["table", "tiles"])
+def test_a_dry_run_of_what_is_suggested(name: str, tmp_path: Path) -> None:
+    ran = bench("--device", "cpu", "--quick", f"--{name}", "-o", str(tmp_path))
     assert ran.returncode == 0, ran.stderr[-4000:]
-    rows = json.loads((tmp_path / "table.json").read_text())["rows"]
+    rows = json.loads((tmp_path / f"{name}.json").read_text())["rows"]
     assert all(set(row["microseconds"]) == {"reference"} for row in rows)
-    assert (tmp_path / "table.md").read_text().startswith("A DRY RUN: no measurement.")
+    assert (tmp_path / f"{name}.md").read_text().startswith("A DRY RUN: no measurement.")
 
 
 @pytest.fixture

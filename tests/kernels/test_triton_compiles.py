@@ -29,7 +29,6 @@ SPILLS = {
     "_weight_gradient": (16, f"only in float32: {MORE_AT_ONCE}"),
     "_sums": (8, f"only of float64 frames: {MORE_AT_ONCE}"),
     "_inputs": (32, "around the subroutine of a float64 division, once a program and outside its loops"),
-    "_stack": (48, "a clip on chip takes all registers; half as many pixels at a time would gather twice as often"),
 }
 PLAIN = ([1, 1], [1, 1], [1, 1], 1, "relu", None)
 SMALL, BIG = (3, 32, 32, 32, 64), ((3, 32, 32, 144, 2), (32, 32, 64, 72, 2), (64, 64, 64, 36, 4))
