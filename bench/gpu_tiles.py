@@ -48,10 +48,10 @@ class Layer(NamedTuple):
 
 
 LAYERS = (
-    *(Layer(f"block1 {c}->{f}", 1, c, f, 144, pool) for c, f, pool in ((3, 32, 1), (32, 32, 2))),
-    *(Layer(f"block2 {c}->{f}", 1, c, f, 72, pool) for c, f, pool in ((32, 32, 1), (32, 64, 2))),
-    *(Layer(f"block3 {c}->{f}", 1, c, f, 36, pool) for c, f, pool in ((64, 64, 1), (64, 64, 4))),
-    *(Layer(f"trunk {c}->{f}", 3, c, f, 9, 1, True) for c, f in ((3, 32), (32, 32), (32, 64))),
+    Layer("block1 first", 1, 3, 32, 144), Layer("block1 second", 1, 32, 32, 144, pool=2),
+    Layer("block2 first", 1, 32, 32, 72), Layer("block2 second", 1, 32, 64, 72, pool=2),
+    Layer("block3 first", 1, 64, 64, 36), Layer("block3 second", 1, 64, 64, 36, pool=4),
+    *(Layer(f"trunk {c}->{f}", 3, c, f, 9, shifted=True) for c, f in ((3, 32), (32, 32), (32, 64))),
 )  # fmt: skip
 
 
