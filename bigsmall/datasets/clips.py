@@ -73,7 +73,7 @@ class Clips:
         indices = np.asarray(indices, dtype=np.int64)
         order = np.argsort(self.recording[indices], kind="stable")
         groups = np.split(order, np.flatnonzero(np.diff(self.recording[indices][order])) + 1)
-        parts: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
+        made: tuple[dict[str, Tensor], dict[str, Tensor]] = ({}, {})  # (B, rows of a clip, ...)
         for group in groups:
             recording = self.recordings[self.recording[indices[group[0]]]]
             starts = self.start[indices[group]]
@@ -81,9 +81,13 @@ class Clips:
             targets = recording.targets(self.tasks, starts, self.n)
             if "au" in targets and not recording.action_units:  # beside others that have them
                 targets["au"] = torch.full((len(starts) * self.n, len(self.action_units)), torch.nan)
-            parts.append((inputs, targets))
-        back = torch.from_numpy(np.argsort(order))
-        inputs, targets = ({name: _joined([p[i][name] for p in parts], back) for name in parts[0][i]} for i in (0, 1))
+            for every, some in zip(made, (inputs, targets), strict=True):
+                for name, rows in some.items():
+                    rows = rows.view(len(group), -1, *rows.shape[1:])
+                    if name not in every:
+                        every[name] = rows.new_empty(len(indices), *rows.shape[1:])
+                    every[name][torch.from_numpy(group)] = rows
+        inputs, targets = ({name: rows.flatten(0, 1) for name, rows in every.items()} for every in made)
         if mirror is not None:
             flipped = torch.from_numpy(np.flatnonzero(mirror))
             for x in inputs.values():
@@ -93,9 +97,3 @@ class Clips:
                 of = targets["landmarks"].view(len(indices), -1, len(MIRRORED), 2)
                 of[flipped] = torch.tensor([1.0, 0.0]) + torch.tensor([-1.0, 1.0]) * of[flipped][:, :, list(MIRRORED)]
         return inputs, targets
-
-
-def _joined(parts: list[Tensor], back: Tensor) -> Tensor:
-    """Of every group its clips' rows -> rows of all clips in the order asked for."""
-    rows = torch.cat(parts)
-    return rows.view(len(back), -1, *rows.shape[1:])[back].flatten(0, 1)
