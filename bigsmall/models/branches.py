@@ -81,8 +81,8 @@ class BigBranch(_Branch):
                 x = block(x)
             return x
 
-        step = _BIG_FRAMES_AT_ONCE.get(x.device.type, len(x))
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or len(x) <= step:
+        step = _BIG_FRAMES_AT_ONCE.get(x.device.type)
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or step is None or x.shape[0] <= step:
             return run(x)
         found = run(x[:step])
         # Into one tensor as they come: parts kept to be joined would lie between what is freed, half a MB a frame.

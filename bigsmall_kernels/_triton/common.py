@@ -56,14 +56,17 @@ TILES = {
 }
 
 
-def blocks(x: Tensor, pixels: int, filters: int, terms: int) -> Blocks:
+def blocks(x: Tensor, pixels: int, filters: int, terms: int, *, masked: bool = False) -> Blocks:
     """The one table of a convolution's tiles. Full float32, without tensor cores: at most 32 sums a thread, and enough
-    programs for every multiprocessor where there are few pixels."""
+    programs for every multiprocessor where there are few pixels. `masked`: more is loaded or asked of each value, an
+    activation's output or whether a shift has left the clip; many rows then need twice as many warps' registers."""
     columns = min(max(triton.next_power_of_2(filters), 16), 64)
     if x.dtype == torch.float32 and dot_precision() == "ieee":
         return Blocks(32, columns, 32, 4) if pixels < FEW else Blocks(64, columns, 16, 8)
     size = "few" if pixels < FEW else "some" if pixels < MANY else "many"
     rows, steps, warps, stages = TILES[size][terms <= SHALLOW]
+    if masked and rows > 64:
+        warps, stages = 8, min(stages, 3)
     return Blocks(rows, columns, steps if x.dtype != torch.float32 else min(steps, 32), warps, stages)
 
 

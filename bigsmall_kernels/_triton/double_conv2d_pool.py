@@ -14,6 +14,5 @@ def double_conv2d_pool(
     packed: Tensor | None,
 ) -> Tensor:  # fmt: skip
     """`reference.double_conv2d_pool`; what lies between is channels last: the channels of a tap are neighbours."""
-
     between = convolve(x, None, weight1, bias1, [1, 1], torch.channels_last, activation="relu")
     return convolve(between, None, weight2, bias2, [1, 1], memory_format(x), activation="relu", pool=pool)

@@ -50,6 +50,7 @@ def conv(
     neighbouring rows of the product, which are summed up. With y, x is the gradient at an activation's output y, and
     the gradient at its input is convolved. OUT_FOLD: the adjoint of the shift, by where the result is stored.
     """
+    tl.static_assert(POOL == 1 or OUT_FOLD == 0)
     results: tl.constexpr = ROWS // TOGETHER
     first = tl.program_id(0).to(tl.int64) * results
     i, area = tl.arange(0, ROWS), out_height * out_width
@@ -164,8 +165,10 @@ def convolve(
     results = out.numel() // max(filters, 1)
     together = min(triton.next_power_of_2(pool * pool), 16)
     pixels = results * pool * pool
-    tile = blocks(x, pixels, filters, channels * kh * kw)
-    if pixels >= FEW and weight.stride(1) != 1:  # each program's filters as neighbours, for a launch more
+    tile = blocks(x, pixels, filters, channels * kh * kw, masked=y is not None or (fold + out_fold > 0 and not wrap))
+    if index_dtype(weight) == tl.int64:  # of a weight they are counted in 32 bits
+        weight = weight.contiguous()
+    if pixels >= FEW and weight.stride(1) != 1:  # for a launch more the filters are neighbours, where channels are not
         weight = weight.permute(2, 3, 1, 0).contiguous().permute(3, 2, 0, 1)
     conv[(triton.cdiv(results, tile.rows // together), triton.cdiv(filters, tile.columns))](
         x, y, weight, None if bias is None else bias.contiguous(), out, results, *x.shape[2:], *out.shape[2:],

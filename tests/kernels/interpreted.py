@@ -179,14 +179,19 @@ def test_wtsm_conv2d(case: Any, wrap: bool, dtype: torch.dtype, launched: list[s
 
 
 def test_frames_that_32_bits_do_not_reach(tmp_path: Path) -> None:
-    """A clip's first and last frame are 2^31 elements apart, one and the next are not; a file that is mostly holes."""
+    """A clip's first and last frame 2^31 elements apart, which one and the next are not; then channels; then filters.
+
+    In a file that is mostly holes.
+    """
     apart, weight = 2**30, torch.randn(4, 2, 3, 3).half() / 4
-    memory = torch.from_numpy(np.memmap(tmp_path / "holes", np.float16, "w+", shape=3 * apart))
+    memory = torch.from_numpy(np.memmap(tmp_path / "holes", np.float16, "w+", shape=4 * apart))
     for strides in ((apart, 16, 4, 1), (12, 2 * apart, 4, 1)):
         x = memory.as_strided((3, 2, 3, 4), strides).copy_(torch.randn(3, 2, 3, 4))
         assert torch.equal(bk.wtsm(x, fold_div=2), bk.wtsm(x.contiguous(), fold_div=2))
         y = bk.wtsm_conv2d(x, weight, fold_div=2)
         assert torch.equal(y, bk.wtsm_conv2d(x.contiguous(), weight, fold_div=2))
+    x, far = x.contiguous(), memory.as_strided(weight.shape, (apart, 9, 3, 1)).copy_(weight)
+    assert torch.equal(bk.wtsm_conv2d(x, far, fold_div=2), bk.wtsm_conv2d(x, weight, fold_div=2))
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 30.0])

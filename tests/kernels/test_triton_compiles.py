@@ -31,6 +31,7 @@ SPILLS = {
     "_inputs": (32, "around the subroutine of a float64 division, once a program and outside its loops"),
 }
 PLAIN = ([1, 1], [1, 1], [1, 1], 1, "relu", None)
+SHARED = 99 << 10  # bytes of a program that every architecture has
 SMALL, BIG = (3, 32, 32, 32, 64), ((3, 32, 32, 144, 2), (32, 32, 64, 72, 2), (64, 64, 64, 36, 4))
 Room = Callable[[torch.dtype, torch.memory_format], None]
 
@@ -59,13 +60,15 @@ def layers(dtype: torch.dtype, layout: torch.memory_format) -> None:
     for clips, (c, out) in itertools.product((1, 256), set(itertools.pairwise(SMALL))):
         x, weight = empty(3 * clips, c, 9, 9, dtype=dtype, layout=layout), empty(out, c, 3, 3, dtype=dtype)
         wtsm_conv2d.wtsm_conv2d(x, weight, empty(out, dtype=dtype), 3, 3, True, *PLAIN)
-    wtsm_conv2d.wtsm_conv2d(x, weight, None, 3, 3, False, *PLAIN[:4], "tanh", None)
+    for clips in (256, 1024):
+        x = empty(3 * clips, c, 9, 9, dtype=dtype, layout=layout)
+        wtsm_conv2d.wtsm_conv2d(x, weight, None, 3, 3, False, *PLAIN[:4], "tanh", None)
     far = torch.empty(2**31 + 4096, dtype=dtype).as_strided((3, 32, 9, 9), (2592, 2**26, 9, 1))
     wtsm_conv2d.wtsm_conv2d(far, empty(64, 32, 3, 3, dtype=dtype), None, 3, 3, True, *PLAIN)
 
 
 def gradients(dtype: torch.dtype, layout: torch.memory_format) -> None:
-    for clips, (c, out) in itertools.product((1, 256), set(itertools.pairwise(SMALL))):
+    for clips, (c, out) in itertools.product((1, 256, 1024), set(itertools.pairwise(SMALL))):
         x, y = (empty(3 * clips, channels, 9, 9, dtype=dtype, layout=layout) for channels in (c, out))
         weight, wrap = empty(out, c, 3, 3, dtype=dtype), clips > 1
         wtsm_conv2d.wtsm_conv2d_backward(y, y, x, weight, True, 3, 3, wrap, *PLAIN[:-1], [True] * 3)
@@ -125,6 +128,7 @@ def compile_all(room: Room, dtype: torch.dtype, layout: torch.memory_format, cap
     for launch in launches(lambda: room(dtype, layout)):
         used, name = compiled(launch, capability), launch.kernel.__name__
         assert used.spilled <= SPILLS.get(name, (0, ""))[0], f"{name}: {used}, {launch.options}"
+        assert used.shared <= SHARED, f"{name}: {used}, {launch.options}"
 
 
 @pytest.fixture(autouse=True)
