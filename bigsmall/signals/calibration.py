@@ -1,22 +1,22 @@
 """How evidence becomes confidence and intervals: written by `python bench/trust.py fit`, not by hand.
 
-Fitted on 370 simulated videos, measured with the default model 05eb71a9, and on as many
+Fitted on 370 simulated videos, measured with the default model 1d3f8489, and on as many
 pairs of noises.
 """
 
 # Of `Finding.features`: 1; log(1 + evidence) in the first waveform, in the second, in the weaker, of the
 # strongest other rhythm. For two waveforms, and for one alone.
 CONFIDENCE = {
-    ("heart rate", "both"): (-5.282, 1.672, 1.562, 0.315, -0.82),
-    ("heart rate", "alone"): (-5.815, 2.996, 0.0, 0.0, -1.05),
-    ("respiration rate", "both"): (-5.417, 1.484, 1.153, 0.487, -0.245),
-    ("respiration rate", "alone"): (-5.573, 2.86, 0.0, 0.0, -0.622),
+    ("heart rate", "both"): (-5.611, 1.921, 1.973, 0.013, -1.327),
+    ("heart rate", "alone"): (-5.822, 3.018, 0.0, 0.0, -1.311),
+    ("respiration rate", "both"): (-5.65, 1.824, 0.94, 0.462, -0.593),
+    ("respiration rate", "alone"): (-5.503, 2.786, 0.0, 0.0, -0.549),
 }
 
 # per minute: half an interval is hypot(least, share * standard error)
 INTERVAL = {
-    ("heart rate", "both"): (1.68, 2.25),
-    ("heart rate", "alone"): (1.82, 1.75),
-    ("respiration rate", "both"): (0.48, 2.0),
-    ("respiration rate", "alone"): (0.56, 2.0),
+    ("heart rate", "both"): (2.13, 1.5),
+    ("heart rate", "alone"): (1.76, 2.25),
+    ("respiration rate", "both"): (0.29, 2.5),
+    ("respiration rate", "alone"): (0.54, 2.0),
 }
