@@ -1,4 +1,4 @@
-"""What the training runs of the default model came to, seed by seed: bench/results/default.{md,json,png}.
+"""What the training runs of the default model came to, seed by seed: bench/results/default.{md,json,csv,png}.
 
     bigsmall train default -o runs/seed1 seed=1        # and 2, 3
     bigsmall held-out runs/seed?/model.safetensors -o held_out
@@ -36,6 +36,17 @@ def _losses(run: Path) -> dict[str, np.ndarray]:
     with (run / "log.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     return {name: np.array([float(row[name]) for row in rows]) for name in LOSSES}
+
+
+def _log(seeds: list[dict[str, Any]], losses: list[dict[str, np.ndarray]], path: Path) -> None:
+    """The losses' means over so many steps."""
+    with whole(path) as aside, aside.open("w", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(("seed", "step", *LOSSES))
+        for seed, of in zip(seeds, losses, strict=True):
+            for first in range(0, len(of["au"]), SMOOTH):
+                means = (f"{values[first : first + SMOOTH].mean():.4f}" for values in of.values())
+                rows.writerow((seed["seed"], min(first + SMOOTH, len(of["au"])), *means))
 
 
 def _clip(model: str, clip: Path) -> dict[str, Any]:
@@ -123,6 +134,7 @@ def main(
         aside.write_text(json.dumps({"config": settings, "seeds": seeds}, indent=1) + "\n", encoding="utf-8")
     with whole(RESULTS.with_suffix(".md")) as aside:
         aside.write_text(_table(seeds), encoding="utf-8")
+    _log(seeds, losses, RESULTS.with_suffix(".csv"))
     _picture(seeds, losses, RESULTS.with_suffix(".png"))
 
 
