@@ -146,10 +146,10 @@ def test_the_default_model_says_what_it_is() -> None:
 
 
 def test_the_default_model_measures_videos_that_it_has_not_seen(tmp_path: Path) -> None:
-    """Three of another seed than its card's, shorter and smaller, with the same light, compression and motion."""
-    test = simulated.HELD_OUT | {"seed": 77, "videos": 3, "negatives": 0, "seconds": 40.0}  # 25 are too few
+    """Six of another seed than its card's, shorter and smaller, with the same light, compression and motion."""
+    test = simulated.HELD_OUT | {"seed": 77, "videos": 6, "negatives": 0, "seconds": 25.0}
     test["simulator"] = test["simulator"] | {"size": [200, 200], "fps": [20, 20]}
-    assert list(simulated.evaluate("default", test, tmp_path, 2))[-1] == (3, 3)
+    assert list(simulated.evaluate("default", test, tmp_path, 2))[-1] == (6, 6)
     found = simulated.summary(simulated.rows("default", test, tmp_path))
     print(found)
     for name in ("heart_rate", "respiration_rate"):
