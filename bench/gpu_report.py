@@ -46,6 +46,12 @@ def _rates(row: dict[str, Any]) -> list[str]:
     return [*cells, f"{rates['frames/s']:,.0f}" if "frames/s" in rates else ""]
 
 
+def heading(results: dict[str, Any]) -> str:
+    """When, where and of what a suggestion was measured."""
+    what = "A DRY RUN: no measurement. " if results["dry_run"] else ""
+    return f"{what}{results['date'][:10]}, {results['device']}, commit {results['commit']}."
+
+
 def table(results: dict[str, Any]) -> str:
     """Markdown."""
     what = "A DRY RUN: no measurement. " if results["dry_run"] else ""

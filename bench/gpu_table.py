@@ -10,6 +10,7 @@ from typing import Any
 import gpu_cases as cases
 import torch
 from gpu_clock import DTYPES, Clock, Contender, precision
+from gpu_report import heading
 
 import bigsmall_kernels as bk
 from bigsmall_kernels import _choosers
@@ -59,8 +60,7 @@ def run(clock: Clock, provenance: dict[str, Any], limit: float) -> dict[str, Any
 
 def table(results: dict[str, Any]) -> str:
     lines = [
-        f"{'A DRY RUN: no measurement. ' if results['dry_run'] else ''}{results['date'][:10]}, {results['device']}, "
-        f"commit {results['commit']}.",
+        heading(results),
         "",
         "Times in CUDA graphs, microseconds. `elements` is what `Row.elements` counts: the first tensor's.",
         "",

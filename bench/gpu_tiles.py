@@ -12,6 +12,7 @@ from unittest import mock
 import torch
 import torch.nn.functional as F
 from gpu_clock import Clock, Contender
+from gpu_report import heading
 from torch import Tensor
 
 Tile = tuple[int, int, int, int]  # rows, depth, warps, stages
@@ -150,8 +151,7 @@ def run(clock: Clock, provenance: dict[str, Any], limit: float) -> dict[str, Any
 def table(results: dict[str, Any]) -> str:
     """Of each key of `TILES` the candidates, by their mean time over the layers' best."""
     lines = [
-        f"{'A DRY RUN: no measurement. ' if results['dry_run'] else ''}{results['date'][:10]}, {results['device']}, "
-        f"commit {results['commit']}.",
+        heading(results),
         "",
         "The network's layers in bfloat16, channels last, in CUDA graphs. A tile is (rows, depth, warps, stages).",
         "",
