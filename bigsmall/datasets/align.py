@@ -58,13 +58,13 @@ class Signal(NamedTuple):
         made: np.ndarray = np.where(share == 0, left, np.where(share == 1, right, between))
         return np.where(inside, made, np.nan)
 
-    def stretched(self, frames: int) -> np.ndarray:
-        """All samples, whatever their times, spread over `frames` frames as the authors do (FACTS 3.3): (frames,).
+    def stretched(self, frames: int, past: int) -> np.ndarray:
+        """All n samples, whatever their times, spread over `frames` frames: number linspace(0, n - 1 + past, frames).
 
-        They read sample number linspace(0, n, frames) of n, so that the last frames repeat the last sample.
+        The authors of BigSmall go one past the last (FACTS 3.3), so that the last frames repeat it.
         """
         known = np.asarray(self.values, np.float64)
-        return np.interp(np.linspace(0, len(known), frames), np.arange(len(known)), known)
+        return np.interp(np.linspace(0, len(known) - 1 + past, frames), np.arange(len(known)), known)
 
 
 def drift(signal: Signal, start: float, end: float) -> dict[str, Any]:

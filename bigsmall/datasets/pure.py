@@ -2,7 +2,7 @@
 
 `01-01/01-01/Image<t>.png` and `01-01/01-01.json`, or both in one folder; person, then setup (FACTS 4). t is
 nanoseconds, the clock of the JSON's `/FullPackage` too, whose entries have `Timestamp` and a `Value` of waveform and
-pulseRate. Neither clock is even: labels are read at the pictures' own times; `labels: linspace` is the released
+pulseRate. Neither clock is even: labels are read at the pictures' own times; `labels: toolbox` is the released
 reading, by index. 06-02 is empty in the public release.
 """
 

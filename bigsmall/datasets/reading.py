@@ -21,7 +21,7 @@ from ..video import Frame, Video
 from .align import TOLERANCE, drift
 from .landmarks import in_boxes
 from .prepared import UNKNOWN
-from .recording import Labels, Recording, Settings
+from .recording import SPREAD, Labels, Recording, Settings
 
 PLAIN = InputStats(0.0, 1.0, 1.0)  # leaves pixels as they are
 WAVES = ("bvp", "respiration", "bvp_wave", "respiration_wave", "heart_rate", "respiration_rate")
@@ -253,9 +253,10 @@ def _waves(labels: Labels, seen: _Seen, settings: Settings) -> tuple[Waves, dict
     waves, drifts = {}, {}
     for name in WAVES:
         if (given := getattr(labels, name)) is not None:
-            signal, even = given.on(clock), settings.labels == "linspace"
+            signal, past = given.on(clock), SPREAD.get(settings.labels)
             try:
-                waves[name] = signal.stretched(len(clock))[seen.used] if even else signal.at(seen.times)
+                even = None if past is None else signal.stretched(len(clock), past)
+                waves[name] = signal.at(seen.times) if even is None else even[seen.used]
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from None
             drifts[name] = drift(signal, float(clock[0]), float(clock[-1]))

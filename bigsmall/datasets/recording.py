@@ -25,6 +25,7 @@ from ..video.files import IMAGE_SUFFIXES
 from .align import Signal
 
 CONVENTIONS = ("exact", "bigsmall", "toolbox", "toolbox-pre225")
+SPREAD = {"linspace": 1, "toolbox": 0}  # of the labels' readings: how far past the last sample the last frame reads
 
 
 @dataclass(frozen=True)
@@ -133,8 +134,8 @@ class Settings:
         n_segment: frames of a clip; every stretch is cut to a multiple of it.
         big_every: of every so many frames of a stretch the first one's Big picture is kept; None: of each clip.
         frames: sizes of further pictures, such as (72, 36).
-        labels: "times": read at the frames' timestamps. "linspace": spread evenly over the frames, whatever the
-            clocks say, as the released weights were trained (FACTS 3.3).
+        labels: "times": read at the frames' timestamps. Spread evenly over the frames, whatever the clocks say:
+            "linspace", as the released weights were trained (FACTS 3.3); "toolbox", as rPPG-Toolbox reads PURE.
     """
 
     convention: str = "exact"
@@ -152,7 +153,7 @@ class Settings:
             ValueError: an option outside what is possible, named.
         """
         made = dict(options)
-        for name, known in (("convention", CONVENTIONS), ("labels", ("times", "linspace"))):
+        for name, known in (("convention", CONVENTIONS), ("labels", ("times", *SPREAD))):
             if made.get(name, known[0]) not in known:
                 raise ValueError(f"{name} was {made[name]!r}, expected one of {', '.join(known)}")
         for name in ("n_segment", "big_every"):

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch._functorch import config as functorch
 
 from ..datasets import Clips, Prepared
 from ..models import Network
@@ -120,7 +121,9 @@ class Step:
 
     def __init__(self, config: Config, work: Work, group: Group, parameters: list[torch.nn.Parameter]) -> None:
         self.config, self.work, self.group, self.parameters = config, work, group, parameters
-        self.run = torch.compile(answers) if config.compile else answers
+        # Each size of a part compiled for itself, so that it does not matter which a resumed run meets first.
+        self.run = torch.compile(answers, dynamic=False) if config.compile else answers
+        self.once = not (config.pcgrad or config.angles_every)  # goes a step's graph backward
         weight = work.pos_weight
         self.pos_weight = None if weight is None else weight.to(group.device)
 
@@ -137,11 +140,12 @@ class Step:
         values = torch.zeros(len(tasks), device=group.device)
         for part in parts:
             inputs, targets = _on(group.device, part)
-            with torch.autocast(group.device.type, torch.bfloat16, enabled=config.bfloat16):
-                outputs = self.run(self.work.model, config.clips, inputs)
-            by_task = list(losses(outputs, targets, counts, self.pos_weight).values())
-            values += torch.stack(by_task).detach()
-            gradients.add(by_task if apart else [torch.stack(by_task).sum()])
+            with functorch.patch(donated_buffer=self.once):
+                with torch.autocast(group.device.type, torch.bfloat16, enabled=config.bfloat16):
+                    outputs = self.run(self.work.model, config.clips, inputs)
+                by_task = list(losses(outputs, targets, counts, self.pos_weight).values())
+                values += torch.stack(by_task).detach()
+                gradients.add(by_task if apart else [torch.stack(by_task).sum()])
         gradients.gather(group)
         group.sum(values)
         if shown:

@@ -76,8 +76,8 @@ def conv(
             within &= (r >= 0) & (r < height) & (s >= 0) & (s < width)
             if FOLD > 0:
                 from_ahead, from_behind = (c < FOLD)[None, :], ((c >= FOLD) & (c < 2 * FOLD))[None, :]
-                offset += tl.where(from_ahead, (ahead * xn)[:, None], 0)
-                offset += tl.where(from_behind, (behind * xn)[:, None], 0)
+                further = tl.where(from_behind, (behind * xn)[:, None], 0)
+                offset += tl.where(from_ahead, (ahead * xn)[:, None], further)
                 if not WRAP:
                     within &= ~((from_ahead & ahead_round[:, None]) | (from_behind & behind_round[:, None]))
             a = tl.load(x + offset, within, other=0)
@@ -102,7 +102,8 @@ def conv(
     target = (frame * on + row.to(INDEX) * oh + column.to(INDEX) * ow)[:, None] + (n.to(INDEX) * oc)[None, :]
     if OUT_FOLD > 0:
         to_ahead, to_behind = (n < OUT_FOLD)[None, :], ((n >= OUT_FOLD) & (n < 2 * OUT_FOLD))[None, :]
-        target += tl.where(to_ahead, (ahead * on)[:, None], 0) + tl.where(to_behind, (behind * on)[:, None], 0)
+        further = tl.where(to_behind, (behind * on)[:, None], 0)
+        target += tl.where(to_ahead, (ahead * on)[:, None], further)
         if not WRAP:
             lost = (to_ahead & ahead_round[:, None]) | (to_behind & behind_round[:, None])
             total = tl.where(lost, 0.0, total)

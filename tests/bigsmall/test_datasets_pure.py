@@ -78,12 +78,12 @@ def test_before_the_oximeter_starts_the_pulse_is_unknown(tmp_path):
 
 
 def test_the_released_reading_by_index_is_a_switch(root):
-    """It spreads the samples evenly over the pictures, whatever the two clocks say (FACTS 4)."""
-    job, *_ = jobs({"dataset": "pure", "root": str(root), "crop": "frame", "labels": "linspace"})
+    """The first sample on the first picture, the last on the last, whatever the two clocks say (FACTS 4)."""
+    job, *_ = jobs({"dataset": "pure", "root": str(root), "crop": "frame", "labels": "toolbox"})
     arrays, _ = job.make()
     package = json.loads((root / "01-01" / "01-01.json").read_text())["/FullPackage"]
     waves = np.array([entry["Value"]["waveform"] for entry in package])
-    expected = np.interp(np.linspace(0, len(waves), 60), np.arange(len(waves)), waves)
+    expected = np.interp(np.linspace(0, len(waves) - 1, 60), np.arange(len(waves)), waves)
     np.testing.assert_allclose(arrays["bvp_wave"], expected[: len(arrays["bvp_wave"])], rtol=1e-6)
 
 

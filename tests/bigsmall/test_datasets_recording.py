@@ -381,7 +381,7 @@ def test_videos_of_no_use(tmp_path, monkeypatch):
     ("option", "message"),
     [
         ({"convention": "paper"}, "convention was 'paper', expected one of exact, bigsmall"),
-        ({"labels": "index"}, "labels was 'index', expected one of times, linspace"),
+        ({"labels": "index"}, "labels was 'index', expected one of times, linspace, toolbox"),
         ({"big_every": 0}, "big_every was 0, expected an integer of at least 1"),
         ({"n_segment": 2.5}, "n_segment was 2.5"),
         ({"frames": [72, -1]}, "frames was -1"),

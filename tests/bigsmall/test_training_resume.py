@@ -160,6 +160,18 @@ def test_a_killed_run_ends_with_the_same_bits(size: int, config: dict, tmp_path:
     assert [name for name in found if found[name] != expected[name]] == []
 
 
+def test_a_killed_compiled_run_ends_with_the_same_bits(config: dict, tmp_path: Path) -> None:
+    """It meets an epoch's last part, of 10 clips, first; the whole run one of 15."""
+    epochs = {"steps": None, "epochs": 2, "batch": 15, "accumulate": 1, "checkpoint_every": 2}
+    config = config | epochs | {"compile": True}
+    whole, killed = tmp_path / "uninterrupted" / "run", tmp_path / "killed" / "run"
+    assert together(config, whole) == [[*range(6)]]
+    together(config, killed, killed=(0, "step 3"))
+    assert together(config, killed) == [[*range(2, 6)]]
+    expected, found = contents(whole), contents(killed)
+    assert [name for name in found if found[name] != expected[name]] == []
+
+
 def test_tensorboard_shows_a_killed_runs_every_step_once(config: dict, tmp_path: Path) -> None:
     """With the validation of the step that it goes on from, and nothing twice."""
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
