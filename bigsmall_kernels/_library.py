@@ -28,7 +28,7 @@ ISAS = ("portable", "avx2", "avx512")
 BACKENDS = ("reference", "cpp", "triton", "cuda")
 
 _SHIFT = "int n_segment, int fold_div, bool wrap"
-_CONV = "SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, SymInt groups, str activation"
+_CONV = "int[2] stride, int[2] padding, int[2] dilation, int groups, str activation"
 _TRUNK = "Tensor[] weights, Tensor[] biases, " + _SHIFT + ", str activation"
 _BLOCK = "Tensor weight1, Tensor? bias1, Tensor weight2, Tensor? bias2, int pool"
 # No argument has a default: the dispatcher drops arguments at their default, and autograd over lists counts them.
@@ -236,6 +236,7 @@ library, library_note = _load()
 # --- which kernel runs ------------------------------------------------------------------------------------------------
 
 _PLAIN = (Tensor, torch.nn.Parameter)
+_NO_TENSORS = frozenset((int, bool, float, str, type(None)))  # a look at the type is quicker than isinstance
 _backend: str | None = None  # a plain global, which torch.compile guards on
 
 
@@ -265,10 +266,13 @@ def has_kernel(op: str, key: str) -> bool:
 
 def _any_requires_grad(args: Sequence[Any]) -> bool:
     for value in args:
-        if isinstance(value, Tensor):
-            if value.requires_grad:
+        kind = type(value)
+        if kind in _NO_TENSORS:
+            continue
+        if kind is list:
+            if value and type(value[0]) not in _NO_TENSORS and _any_requires_grad(value):
                 return True
-        elif type(value) is list and _any_requires_grad(value):
+        elif isinstance(value, Tensor) and value.requires_grad:
             return True
     return False
 
@@ -284,7 +288,10 @@ def straight(tensors: Sequence[Tensor | None], *numbers: Any) -> bool:
     for number in numbers:
         if type(number) is not int:
             return False
-    return all(t is None or (type(t) in _PLAIN and t.is_cpu) for t in tensors)
+    for tensor in tensors:  # noqa: SIM110 - a generator takes longer than this loop
+        if tensor is not None and not (type(tensor) in _PLAIN and tensor.is_cpu):
+            return False
+    return True
 
 
 def call(op: str, *args: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from functools import lru_cache
 from typing import Any
 
@@ -79,12 +78,15 @@ def wtsm_conv2d(
     """
     options = (weight, bias, n_segment, fold_div, wrap, stride, padding, dilation, groups, activation, packed)
     if straight((x, weight, bias, packed), n_segment, fold_div, groups):
-        with contextlib.suppress(Exception):  # which argument it was, the checks say
-            *geometry, odd = _known_geometry(stride, padding, dilation, *weight.shape[2:])
+        try:
+            _, _, kh, kw = weight.shape
+            *geometry, odd = _known_geometry(stride, padding, dilation, kh, kw)
             if odd == _NONE:
                 tail = (*geometry, groups, activation, packed)
                 result: Tensor = call("wtsm_conv2d", x, weight, bias, n_segment, fold_div, wrap, *tail)
                 return result
+        except Exception:  # which argument it was, the checks say
+            pass
     return _checked(x, *options)
 
 
@@ -171,9 +173,11 @@ def wtsm_conv2d_stack(
     options = (weights, biases, n_segment, fold_div, wrap, activation, packed)
     lists = type(weights) is list and type(biases) is list
     if lists and straight((x, packed, *weights, *biases), n_segment, fold_div):
-        with contextlib.suppress(Exception):  # which argument it was, the checks say
+        try:
             result: Tensor = call("wtsm_conv2d_stack", x, *options)
             return result
+        except Exception:  # which argument it was, the checks say
+            pass
     return _checked_stack(x, *options)
 
 

@@ -2,6 +2,7 @@
 #include "bigsmall_inputs.h"
 
 #include "isa.h"
+#include "memory.h"
 #include "tensor.h"
 
 #define BK_KERNEL "bigsmall_inputs_kernel.h"
@@ -35,7 +36,7 @@ class Resizer {
       box_ = box;
       rows_.emplace(box[1], box[3], in_.big_size, in_.size[1]);
       columns_.emplace(box[0], box[2], in_.big_size, in_.size[2]);
-      mixed_.resize(kRows * (3 * columns_->extent + 4));
+      mixed_ = floats(kRows * (3 * columns_->extent + 4));
     }
     const uint8_t* x = in_.frames + t * in_.stride[0] + rows_->start * in_.stride[1] + columns_->start * in_.stride[2];
     int64_t stride = in_.stride[1];
@@ -52,16 +53,16 @@ class Resizer {
     }
     const float area = static_cast<float>(rows_->total * columns_->total * (in_.pixels == Pixels::unit ? 255 : 1));
     if (rows_->fits16)
-      BK_DISPATCH(resize<uint16_t>, x, stride, *rows_, *columns_, area, in_.pixels, mixed_.data(), y);
+      BK_DISPATCH(resize<uint16_t>, x, stride, *rows_, *columns_, area, in_.pixels, mixed_.get(), y);
     else
-      BK_DISPATCH(resize<float>, x, stride, *rows_, *columns_, area, in_.pixels, mixed_.data(), y);
+      BK_DISPATCH(resize<float>, x, stride, *rows_, *columns_, area, in_.pixels, mixed_.get(), y);
   }
 
  private:
   const Inputs& in_;
   Box box_{};
   std::optional<Axis> rows_, columns_;
-  std::vector<float> mixed_;
+  Floats mixed_;
   std::vector<uint8_t> copy_;
 };
 
@@ -71,25 +72,26 @@ void run(const Inputs& in, int64_t first, int64_t last) {
   Resizer resizer(in);
   const Axis down(0, static_cast<double>(in.big_size), in.small_size, in.big_size);
   const float small_area = static_cast<float>(down.total * down.total);
-  std::vector<float> x(3 * big), next(3 * big), averages(3 * small), mixed(kRows * (3 * in.big_size + 4));
-  resizer(first, in.box(first), x.data());
+  Floats x = floats(3 * big), next = floats(3 * big);
+  const Floats averages = floats(3 * small), mixed = floats(kRows * (3 * in.big_size + 4));
+  resizer(first, in.box(first), x.get());
   for (int64_t t = first; t < last; ++t) {
     double* sums = in.sums + 4 * t;
-    BK_DISPATCH(sums, x.data(), 3 * big, &sums[0], &sums[1]);
-    if (t % in.every == 0) BK_DISPATCH(to_planes, x.data(), big, in.big + t / in.every * 3 * big);
+    BK_DISPATCH(sums, x.get(), 3 * big, &sums[0], &sums[1]);
+    if (t % in.every == 0) BK_DISPATCH(to_planes, x.get(), big, in.big + t / in.every * 3 * big);
     sums[2] = sums[3] = 0;
     if (t + 1 == in.size[0]) break;
-    resizer(t + 1, in.box(t), next.data());
-    BK_DISPATCH(differences, x.data(), next.data(), 3 * big, in.eps);
-    BK_DISPATCH(sums, x.data(), 3 * big, &sums[2], &sums[3]);
-    BK_DISPATCH(resize<float>, static_cast<const float*>(x.data()), 3 * in.big_size, down, down, small_area, Pixels::exact,
-                mixed.data(), averages.data());
-    BK_DISPATCH(to_planes, averages.data(), small, in.small + t * 3 * small);
+    resizer(t + 1, in.box(t), next.get());
+    BK_DISPATCH(differences, x.get(), next.get(), 3 * big, in.eps);
+    BK_DISPATCH(sums, x.get(), 3 * big, &sums[2], &sums[3]);
+    BK_DISPATCH(resize<float>, static_cast<const float*>(x.get()), 3 * in.big_size, down, down, small_area, Pixels::exact,
+                mixed.get(), averages.get());
+    BK_DISPATCH(to_planes, averages.get(), small, in.small + t * 3 * small);
     if (t + 1 == last) break;
     if (in.box(t + 1) == in.box(t))
       x.swap(next);
     else
-      resizer(t + 1, in.box(t + 1), x.data());
+      resizer(t + 1, in.box(t + 1), x.get());
   }
 }
 

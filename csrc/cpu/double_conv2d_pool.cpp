@@ -2,11 +2,10 @@
 #include "double_conv2d_pool.h"
 
 #include "isa.h"
+#include "memory.h"
 #include "share.h"
 #include "tensor.h"
 
-#include <cstdlib>
-#include <memory>
 #include <utility>
 
 #define BK_KERNEL "double_conv2d_pool_kernel.h"
@@ -104,18 +103,6 @@ Gradients composed_backward(const Tensor& grad, const Tensor& x, const Tensor& w
   return {need_x ? like(x_grad, x) : none, w1_grad, b1_grad, w2_grad, b2_grad};
 }
 
-// A thread's workspace: kept, because mapping fresh pages costs more than a block's arithmetic on them.
-float* workspace(int64_t floats) {
-  static thread_local std::unique_ptr<float, decltype(&std::free)> space(nullptr, &std::free);
-  static thread_local int64_t size = 0;
-  if (size < floats) {
-    space.reset(static_cast<float*>(std::aligned_alloc(64, (floats * sizeof(float) + 63) / 64 * 64)));
-    STD_TORCH_CHECK(space != nullptr, "double_conv2d_pool: no memory for a workspace of ", floats, " floats");
-    size = floats;
-  }
-  return space.get();
-}
-
 Tensor double_conv2d_pool(const Tensor& x, const Tensor& weight1, const std::optional<Tensor>& bias1,
                           const Tensor& weight2, const std::optional<Tensor>& bias2, int64_t pool,
                           const std::optional<Tensor>& packed) {
@@ -146,10 +133,10 @@ Tensor double_conv2d_pool(const Tensor& x, const Tensor& weight1, const std::opt
     const int64_t wanted = size[2] * images >= 2 * threads * kBand ? 2 * threads : threads;
     const int64_t bands = std::min((wanted + images - 1) / images, height);
     const int64_t work = height * out_size[3] * pool * pool * 9 * block.mid * (block.in + block.out) / bands;
-    const int64_t floats = BK_DISPATCH(block_workspace, block);
+    const int64_t space = BK_DISPATCH(block_workspace, block);
     const auto row = [&](int64_t band) { return band / bands * height + height * (band % bands) / bands; };
     share(images * bands, std::max<int64_t>(1, kSerialWork / work), [&](int64_t begin, int64_t end) {
-      BK_DISPATCH(block_rows, block, workspace(floats), row(begin), row(end));
+      BK_DISPATCH(block_rows, block, floats(space).get(), row(begin), row(end));
     });
   }
   if (is_float(x)) return y;
@@ -201,7 +188,7 @@ Gradients double_conv2d_pool_backward(const Tensor& grad, const Tensor& x, const
                                          mask[0] ? strides4(x_grad) : Size4{}, size[1], mid, out, size[2], size[3], pool,
                                          bands, first, filter, filter + packed_size(w1, true), turned1.data(),
                                          turned2.data(), b1.data(), b2.data()};
-    const int64_t floats = BK_DISPATCH(block_backward_workspace, block);
+    const int64_t space = BK_DISPATCH(block_backward_workspace, block);
     const Tensor all[] = {w1_grad, b1_grad, w2_grad, b2_grad};
     int64_t values = 0;
     for (const Tensor& t : all) values += t.numel();
@@ -209,7 +196,7 @@ Gradients double_conv2d_pool_backward(const Tensor& grad, const Tensor& x, const
     float* partial = sums.mutable_data_ptr<float>();
     share(parts, 1, [&](int64_t begin, int64_t end) {
       for (int64_t p = begin; p < end; ++p) {
-        BK_DISPATCH(block_gradients, block, workspace(floats), size[0] * bands * p / parts,
+        BK_DISPATCH(block_gradients, block, floats(space).get(), size[0] * bands * p / parts,
                     size[0] * bands * (p + 1) / parts, partial + p * values);
       }
     });

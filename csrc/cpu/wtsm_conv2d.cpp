@@ -126,11 +126,12 @@ void direct(const Call& call, const Filter& f, const float* packed, const float*
   const int64_t rows = std::min({fits, share, height});
   const int64_t bands = (height + rows - 1) / rows;
   parallel(size[0] * bands, rows * width * f.out * f.in * f.kh * f.kw, [&](int64_t first, int64_t last) {
-    std::vector<float> input((rows + f.kh - 1) * line), output(width * f.channels());
+    const int64_t held = (rows + f.kh - 1) * line;
+    const Floats input = floats(held), output = floats(width * f.channels());
     for (int64_t item = first; item < last; ++item) {
       const int64_t frame = item / bands, t = frame % s.n;
       const int64_t top = item % bands * rows, bottom = std::min(top + rows, height);
-      std::fill(input.begin(), input.end(), 0.0f);
+      std::fill_n(input.get(), held, 0.0f);
       for (int64_t row = top; row < bottom + f.kh - 1; ++row) {
         const int64_t source_row = row - pad_h;
         if (source_row < 0 || source_row >= size[2]) continue;
@@ -138,14 +139,14 @@ void direct(const Call& call, const Filter& f, const float* packed, const float*
           const int64_t from = s.source(t, part);
           if (from < 0 || s.begin(part) == s.end(part)) continue;
           read_row(call.image, frame - t + from, source_row, s.begin(part), s.end(part), size[3],
-                   input.data() + (row - top) * line + pad_w * f.in, f.in);
+                   input.get() + (row - top) * line + pad_w * f.in, f.in);
         }
       }
       for (int64_t row = top; row < bottom; ++row) {
-        const float* src = input.data() + (row - top) * line;
+        const float* src = input.get() + (row - top) * line;
         conv_row({{src, src, src}, {0, f.in, f.in, f.in}, line, f.in, f.kh, f.kw, f.in, width, packed, bias, f.channels(),
-                  call.activation, output.data()});
-        write_row(output.data(), f.channels(), call.out_row(frame, row), call.out_stride, f.out, width);
+                  call.activation, output.get()});
+        write_row(output.get(), f.channels(), call.out_row(frame, row), call.out_stride, f.out, width);
       }
     }
   });

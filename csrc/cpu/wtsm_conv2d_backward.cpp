@@ -38,7 +38,8 @@ void direct_gradient(const Filter& f, const Shift& s, const Padded& x, const Pad
   const int64_t channels = f.channels(), blocks = (channels + kOuterChannels - 1) / kOuterChannels;
   const int64_t lines = tiling.frames * tiling.height, most = std::max<int64_t>(1, Each::kGroups * kPixels / width);
   const Rows gradients = dy.inside();
-  float* const shifted = workspace(std::min(lines, most) * size);
+  const Floats memory = floats(std::min(lines, most) * size);
+  float* const shifted = memory.get();
   for (int64_t first = 0; first < lines; first += most) {
     const int64_t batch = std::min(lines - first, most);
     each(batch, size, [&](int64_t begin, int64_t end) {
@@ -77,7 +78,8 @@ void winograd_gradient(const Filter& f, const Shift& s, const Padded& x, const P
   const int64_t v_plane = kTiles * x.channels(), m_plane = kTiles * channels, size = 25 * (v_plane + m_plane);
   const auto begin_of = [&](int64_t group) { return tiles * group / groups; };
   const Rows gradients = dy.inside();
-  float* const space = workspace(std::min(groups, Each::kGroups) * size);
+  const Floats memory = floats(std::min(groups, Each::kGroups) * size);
+  float* const space = memory.get();
   for (int64_t done = 0; done < groups; done += Each::kGroups) {
     const int64_t batch = std::min(groups - done, Each::kGroups);
     each(batch, size, [&](int64_t begin, int64_t end) {

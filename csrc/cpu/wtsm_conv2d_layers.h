@@ -1,8 +1,7 @@
 // What a convolution and its gradients are made of: filters, padded activations, and a layer from the one to the other.
 #pragma once
 
-#include <new>
-
+#include "memory.h"
 #include "share.h"
 #include "shift.h"
 #include "tensor.h"
@@ -42,25 +41,6 @@ struct Together {  // all threads
 };
 
 // --- memory -----------------------------------------------------------------------------------------------------------
-
-struct AlignedDelete {
-  void operator()(float* p) const { ::operator delete[](p, std::align_val_t(64)); }
-};
-using Floats = std::unique_ptr<float[], AlignedDelete>;  // uninitialised, on a cache line
-inline Floats floats(int64_t size) {
-  return Floats(static_cast<float*>(::operator new[](size * sizeof(float), std::align_val_t(64))));
-}
-
-// This thread's workspace until its next call, which reuses the memory.
-inline float* workspace(int64_t size) {
-  thread_local Floats memory;
-  thread_local int64_t held = 0;
-  if (size > held) {
-    memory = floats(size);
-    held = size;
-  }
-  return memory.get();
-}
 
 // Values of (frame, y, x), channels fastest.
 struct Rows {
@@ -260,16 +240,16 @@ void conv_layer(const Layer& layer, const Shift& s, Activation activation, const
   if (f.direct()) {
     const int64_t rows = tiling.frames * tiling.height;
     each(rows, size * f.kh * f.kw / rows, [&](int64_t begin, int64_t end) {
-      float* line = whole ? nullptr : workspace(tiling.width * f.channels());
+      const Floats line = whole ? Floats() : floats(tiling.width * f.channels());
       for (int64_t item = begin; item < end; ++item) {
         const int64_t frame = item / tiling.height, y = item % tiling.height;
         float* to = out.at(frame, y);
         ConvRow row{{}, {0, s.end(0), s.end(1), f.in}, in.row_stride(), in.channels(), f.kh, f.kw, f.in, tiling.width,
-                    layer.packed, layer.bias.data(), f.channels(), activation, whole ? to : line};
+                    layer.packed, layer.bias.data(), f.channels(), activation, whole ? to : line.get()};
         for (int part = 0; part < 3; ++part) row.src[part] = in.window(source(s, frame, part), y);
         conv_row(row);
         for (int64_t x = 0; !whole && x < tiling.width; ++x)
-          std::copy_n(line + x * f.channels(), channels, to + x * out.pixel);
+          std::copy_n(line.get() + x * f.channels(), channels, to + x * out.pixel);
       }
     });
     return;
@@ -277,7 +257,8 @@ void conv_layer(const Layer& layer, const Shift& s, Activation activation, const
   const int64_t tiles = tiling.count(), groups = each.groups(tiles);
   each(groups, size * 3 / groups, [&](int64_t begin, int64_t end) {
     const int64_t input = 25 * kTiles * in.channels(), product = 25 * kTiles * kProduct;
-    float* const space = workspace(input + product + kTiles * 9 * f.channels());
+    const Floats memory = floats(input + product + kTiles * 9 * f.channels());
+    float* const space = memory.get();
     for (int64_t g = begin; g < end; ++g) {
       const int64_t first = tiles * g / groups, last = tiles * (g + 1) / groups;
       ConvTiles group{tile_sources(in, s, tiling, first, last, space), layer.packed, layer.bias.data(), f.channels(),
