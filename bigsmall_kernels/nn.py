@@ -24,18 +24,21 @@ class Packed:
 
     def __init__(self, pack: Callable[..., Tensor]) -> None:
         self._pack = pack
-        self._entry: tuple[tuple[object, ...], Tensor] | None = None
+        self._entry: tuple[list[object], Tensor] | None = None
 
     def __call__(self, *weights: Tensor) -> Tensor | None:
         """The packed weights, or None where packing does not pay: in training, while compiling, without the library."""
         if library is None or torch.compiler.is_compiling():
             return None
-        if any(type(w) not in _STORED or not w.is_cpu or not w.is_contiguous() for w in weights):
-            return None
-        if torch.is_grad_enabled() and any(w.requires_grad for w in weights):
-            return None
-        key: tuple[object, ...] = tuple((w.data_ptr(), None if w.is_inference() else w._version) for w in weights)
-        key += (library.checksum([(w.data_ptr(), w.nbytes) for w in weights]),)
+        learning, pieces = torch.is_grad_enabled(), []
+        key: list[object] = []
+        for w in weights:
+            if type(w) not in _STORED or not w.is_cpu or not w.is_contiguous() or (learning and w.requires_grad):
+                return None
+            pieces.append((w.data_ptr(), w.nbytes))
+            key.append(None if w.is_inference() else w._version)
+        key += pieces
+        key.append(library.checksum(pieces))
         entry = self._entry
         if entry is None or entry[0] != key:
             entry = (key, self._pack(*weights))
