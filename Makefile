@@ -56,7 +56,7 @@ bench: $(INSTALLED) $(PEERS)
 instructions: $(INSTALLED)
 	python bench/instructions.py $(addprefix --against ,$(wildcard bench/results/instructions.json))
 
-# how far the rates can be trusted: simulates and measures 380 videos into trust/, and resumes there
+# how far the rates can be trusted: simulates and measures 690 videos into trust/, and resumes there
 trust: $(INSTALLED)
 	python bench/trust.py measure trust
 	python bench/trust.py evaluate trust

@@ -1,17 +1,22 @@
-"""The evaluation of one video of a minute: both heart rates, SNR and MACC, from what the network gave and the label."""
+"""Evaluation: what the network says of half a minute; and the rates, SNR and MACC of videos of a minute from that."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import eager
 import numpy as np
 import pytest
 import torch
 from released import detrend
+from safetensors import safe_open
 from scipy import signal
 from torch import Tensor
 
-from bigsmall.evaluation import CONVENTIONS
+from bigsmall import models
+from bigsmall.datasets import Clips, open_prepared
+from bigsmall.evaluation import CONVENTIONS, Prediction, predict, score
 from bigsmall.evaluation.postprocess import compare
 
 FPS, SECONDS = 30.0, 60
@@ -54,4 +59,82 @@ def test_evaluation(paired: Any, videos: int, threads: int) -> None:
         [("numpy as released", lambda: released(changes, label))],
         [released(changes, label)],
         frames=videos * len(times),
+    )
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """As many saved predictions as UBFC-rPPG has videos, a minute each."""
+    folder, times, rng = (
+        tmp_path_factory.mktemp("predictions"),
+        np.arange(round(SECONDS * FPS)) / FPS,
+        np.random.default_rng(1),
+    )
+    bounds = np.array([0, len(times)])
+    for i in range(42):
+        label = np.sin(2 * np.pi * (0.9 + 0.03 * i) * times).astype(np.float32)
+        pulse = (np.gradient(label) + 0.1 * rng.normal(size=len(times))).astype(np.float32)
+        made = Prediction(f"{i:02d}", str(i), "made", FPS, "none", "", times, bounds, pulse=pulse, bvp_wave=label)
+        made.save(folder / f"{i:02d}.safetensors")
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.parametrize("threads", [1], ids=["1thread"], indirect=True)
+@pytest.mark.parametrize("videos", [42], ids=["42videos"])
+def test_evaluation_of_a_dataset(paired: Any, videos: int, threads: int, saved: list[Path]) -> None:
+    def ours() -> Tensor:
+        errors = score(map(Prediction.load, saved), convention="toolbox").summary["heart_rate"]
+        assert errors["n"] == videos
+        return torch.tensor([errors[name].value for name in ("mae", "rmse", "mape", "pearson")], dtype=torch.float64)
+
+    def plain() -> Tensor:
+        held = [safe_open(path, framework="numpy") for path in saved]
+        found = torch.stack([released(of.get_tensor("pulse"), of.get_tensor("bvp_wave")) for of in held])
+        rate, true = found[:, 0], found[:, 1]
+        off = rate - true
+        pearson = torch.corrcoef(torch.stack([rate, true]))[0, 1]
+        return torch.stack([off.abs().mean(), off.square().mean().sqrt(), 100 * (off.abs() / true).mean(), pearson])
+
+    paired("evaluation", ours, [("numpy as released", plain)], [plain()], frames=videos * round(SECONDS * FPS))
+
+
+@pytest.mark.parametrize("threads", [2], ids=["2threads"], indirect=True)
+@pytest.mark.parametrize("seconds", [30], ids=["30s"])
+def test_prediction(paired: Any, seconds: int, threads: int, noise: Path) -> None:
+    """Ours writes what it says onto the recording's clock; both read the file."""
+    (recording,) = open_prepared(noise)
+    network = models.build("bigsmall").eval().requires_grad_(False)
+    clips = Clips([recording], network.n_segment, network.reads, network.tasks)
+
+    def plain(module: eager.BigSmall, layout: torch.memory_format = torch.contiguous_format) -> Any:
+        module = module.eval().requires_grad_(False).to(memory_format=layout)
+        dtype = next(module.parameters()).dtype
+
+        def call() -> list[Tensor]:
+            found = []
+            with torch.inference_mode():
+                for part in np.split(np.arange(len(clips)), range(60, len(clips), 60)):
+                    inputs, _ = clips.batch(part)
+                    big = inputs["big"].to(dtype).contiguous(memory_format=layout)
+                    au, *signals = module(big, inputs["small"].to(dtype))
+                    found.append([au.sigmoid(), *(signal[:, 0] for signal in signals)])
+            return [torch.cat(parts) for parts in zip(*found, strict=True)]
+
+        return call
+
+    def ours() -> list[Tensor]:
+        found = predict(network, recording)
+        return [torch.from_numpy(array) for array in (found.au, found.pulse, found.respiration) if array is not None]
+
+    def copy() -> eager.BigSmall:
+        module = eager.BigSmall()
+        module.load_state_dict(dict(zip(module.state_dict(), network.state_dict().values(), strict=True)))
+        return module
+
+    paired(
+        "prediction",
+        ours,
+        [("eager NCHW", plain(copy())), ("eager channels_last", plain(copy(), torch.channels_last))],
+        plain(copy().double())(),
+        frames=len(recording.timestamps),
     )

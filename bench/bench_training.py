@@ -5,13 +5,11 @@ Ours reads its batches from files, ahead and in threads, while it learns; the pe
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import eager
-import numpy as np
 import peers
 import pytest
 import torch
@@ -19,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bigsmall import models
-from bigsmall.datasets import Clips, open_prepared, write_prepared
+from bigsmall.datasets import Clips, open_prepared
 from bigsmall.training import config as configurations
 from bigsmall.training.batches import Batch, Batches
 from bigsmall.training.distributed import Group
@@ -28,37 +26,10 @@ from bigsmall.training.network import start
 from bigsmall.training.records import Records
 
 STEPS = 1_000_000  # more than are timed
-FRAMES = 900
-UNITS = tuple(f"AU{i:02d}" for i in range(12))
 RECIPES: dict[str, dict[str, Any]] = {
     "the paper's": {},
-    "the default model's": {"clips": 10},  # ten clips of Small frames to each Big frame
+    "the default model's": {"clips": configurations.read("default").clips},  # of Small frames to each Big frame
 }
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Half a minute of noise."""
-    rng, folder, at = np.random.default_rng(0), tmp_path_factory.mktemp("prepared"), np.arange(0, FRAMES, 3)
-    signals = rng.normal(size=(2, FRAMES)).astype(np.float32)
-    arrays = {
-        "small": rng.normal(size=(FRAMES, 3, 9, 9)).astype(np.float16),
-        "big": rng.integers(0, 256, (len(at), 144, 144, 3), dtype=np.uint8),
-        "big_frame": at,
-        "stretches": np.array([0, FRAMES]),
-        "timestamps": np.arange(FRAMES) / 30,
-        "bvp": signals[0],
-        "respiration": signals[1],
-        "au": rng.integers(0, 2, (FRAMES, 12), dtype=np.uint8),
-    }
-    meta = {
-        "name": "noise", "subject": "nobody", "dataset": "noise", "fps": 30.0, "convention": "exact", "crop": "frame",
-        "big_mean": 127.5, "big_std": 73.6, "action_units": UNITS,
-    }  # fmt: skip
-    write_prepared(folder / "noise.safetensors", arrays, meta)
-    entry = {"name": "noise", "subject": "nobody", "status": "done", "file": "noise.safetensors"}
-    (folder / "manifest.json").write_text(json.dumps({"version": 1, "spec": {}, "recordings": [entry]}))
-    return folder
 
 
 def _loop(config: configurations.Config, batches: Batches, model: models.Network) -> Callable[[], list[Tensor]]:
@@ -117,10 +88,10 @@ class Repeated(nn.Module):
 @pytest.mark.parametrize("threads", [2], ids=["2threads"], indirect=True)
 @pytest.mark.parametrize("clips", [8], ids=["8clips"])
 @pytest.mark.parametrize("recipe", RECIPES, ids=["paper", "default"])
-def test_training_step(paired: Any, clips: int, threads: int, recipe: str, folder: Path) -> None:
-    settings = {"data": {"noise": {"prepared": str(folder)}}, "steps": STEPS, "batch": clips, "dropout": False}
+def test_training_step(paired: Any, clips: int, threads: int, recipe: str, noise: Path) -> None:
+    settings = {"data": {"noise": {"prepared": str(noise)}}, "steps": STEPS, "batch": clips, "dropout": False}
     config = configurations.read({**settings, **RECIPES[recipe]})
-    batches = Batches(config, Clips(open_prepared(folder), 3, ("big", "small"), models.TASKS), [("noise", 1, None)])
+    batches = Batches(config, Clips(open_prepared(noise), 3, ("big", "small"), models.TASKS), [("noise", 1, None)])
     first = batches.load(batches.plan(0))
 
     def plain(double: bool = False, channels_last: bool = False) -> nn.Module:

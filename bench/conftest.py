@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
+from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 import peers as peer_builders
 import pytest
 import torch
@@ -128,6 +131,34 @@ def _bars(bars: Mapping[str, float], info: Mapping[str, Any]) -> dict[str, dict[
             met = found <= bar if name in ("extra_mb", "microseconds") else found >= bar
             result[name] = {"bar": bar, "found": found, "met": met}
     return result
+
+
+@pytest.fixture(scope="session")
+def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared folder: half a minute of noise."""
+    from bigsmall.datasets import write_prepared
+
+    frames = 900
+    rng, folder, at = np.random.default_rng(0), tmp_path_factory.mktemp("prepared"), np.arange(0, frames, 3)
+    signals = rng.normal(size=(2, frames)).astype(np.float32)
+    arrays = {
+        "small": rng.normal(size=(frames, 3, 9, 9)).astype(np.float16),
+        "big": rng.integers(0, 256, (len(at), 144, 144, 3), dtype=np.uint8),
+        "big_frame": at,
+        "stretches": np.array([0, frames]),
+        "timestamps": np.arange(frames) / 30,
+        "bvp": signals[0],
+        "respiration": signals[1],
+        "au": rng.integers(0, 2, (frames, 12), dtype=np.uint8),
+    }
+    meta = {
+        "name": "noise", "subject": "nobody", "dataset": "noise", "fps": 30.0, "convention": "exact", "crop": "frame",
+        "big_mean": 127.5, "big_std": 73.6, "action_units": tuple(f"AU{i:02d}" for i in range(12)),
+    }  # fmt: skip
+    write_prepared(folder / "noise.safetensors", arrays, meta)
+    entry = {"name": "noise", "subject": "nobody", "status": "done", "file": "noise.safetensors"}
+    (folder / "manifest.json").write_text(json.dumps({"version": 1, "spec": {}, "recordings": [entry]}))
+    return folder
 
 
 @pytest.fixture

@@ -52,6 +52,11 @@ def prepare(
     for entry in by["done"]:
         for note in entry["notes"]:
             out.print(f"note: {escape(entry['name'])}: {escape(note)}", soft_wrap=True)
+    drifts = {(e["name"], label): abs(of["ratio"] - 1) for e in by["done"] for label, of in e.get("drift", {}).items()}
+    if drifts:
+        name, label = most = max(drifts, key=lambda key: drifts[key])
+        told = f"labels' clocks: at most {100 * drifts[most]:.2f} % off the videos' (the {label} of {name})"
+        out.print(f"{escape(told)}; all in the manifest", soft_wrap=True)
     counts = f"{len(by['done'])} prepared, {len(by['skipped'])} skipped, {len(by['failed'])} failed"
     out.print(f"{counts}; written: {escape(str(manifest))}", soft_wrap=True)
     if by["failed"]:

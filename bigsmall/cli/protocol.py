@@ -21,7 +21,8 @@ def protocol(
 ) -> None:
     """Run an experiment of the paper; its numbers stand beside ours.
 
-    Without data=... networks learn from simulated people. Writes NAME.md, NAME.csv and pictures.
+    Without data=... networks learn from simulated people. Writes NAME.md, NAME.csv and pictures; table3 a table
+    for each test (table3-TEST.md), fig6 several pictures (fig6-maps.png, fig6-waves.png, fig6-angles.png).
     """
     with sentences():
         from bigsmall.protocols import run

@@ -27,8 +27,8 @@ def stress(
 ) -> None:
     """Error and refusal over skin tone, heart rate, motion, light, compression and more, on simulated videos.
 
-    One factor at a time leaves a base point. On 2 cores a factor takes about two minutes; an interrupted run is taken
-    up where it was.
+    One factor at a time leaves a base point. On 2 cores a video takes about seven seconds and a factor about
+    five minutes; an interrupted run is taken up where it was.
     """
     with sentences(), progress() as tell:
         from bigsmall.evaluation.stress import FACTORS

@@ -189,7 +189,8 @@ def _make(job: Job, folder: Path) -> Entry:
     finally:
         tempfile.tempdir = usual
     kept = {"file": path.name, "bytes": path.stat().st_size, "sha256": _checksum(path)}
-    return {**entry, "status": "done", **kept, "frames": len(arrays["timestamps"]), "notes": meta.get("notes", [])}
+    told = {"frames": len(arrays["timestamps"]), "notes": meta.get("notes", []), "drift": meta.get("drift", {})}
+    return {**entry, "status": "done", **kept, **told}
 
 
 def _read(journal: Path) -> list[Entry]:

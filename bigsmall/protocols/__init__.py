@@ -33,7 +33,8 @@ def run(name: str, output: str | os.PathLike[str], overrides: Sequence[str] = ()
 
     Args:
         name: one of `names()`.
-        output: its folder: NAME.md, NAME.csv, NAME.png, data/ and runs/.
+        output: its folder: NAME.md, NAME.csv, NAME.png (table3 a table for each test, fig6 several pictures), data/
+            and runs/.
         overrides: `key=value`, see `options.Options`.
 
     Returns:

@@ -93,6 +93,7 @@ def measure(
         for peer in peers:
             if peer in summary:
                 results.add(peer, first, numbers(summary, peer))
+                study.note_videos(peer, summary, sum(len(split.rates) for split in splits), peer)
     if any(peer not in results.rows for peer in peers):
         study.notes["POS and CHROM are measured where the data hold a picture of every frame (`frames`)."] = None
     for row in (row for row in rows if row.name in results.rows):
@@ -132,6 +133,8 @@ def said(study: Study, data: str = "") -> list[str]:
         "The paper's, where there are some: real people of BP4D+ in three folds, unless the title says otherwise.",
         f"Heart rates: {how.describe('heart_rate')}",
         f"Respiration rates: {how.describe('respiration_rate')}",
+        "One rate a video, over the longest stretch of it that is known; standard errors over videos stand in the "
+        "report of each run, under runs/.",
         "The paper's bands: 0.75-2.5 Hz and 0.13-0.5 Hz, strongest bin of the periodogram.",
         "MAE and RMSE per minute, MAPE and action units in per cent; SNR in dB and MACC, the correlation of the waves, "
         "are not in the paper's tables; MFLOPs are multiply-adds of a frame.",

@@ -229,7 +229,19 @@ class Study:
                         files.setdefault(asked, []).extend(self.test(where, weights, recordings, tasks))
             for asked, paths in files.items():
                 found |= self.scores(map(Prediction.load, paths), asked)
+        self.note_videos(f"{row.name}, seed {seed}", found, sum(len(split.rates) for split in splits))
         return found
+
+    def note_videos(self, who: str, summary: Summary, videos: int, heart: str = "heart_rate") -> None:
+        """Where rates are of fewer than all `videos`, or against the data's own, their tables say so."""
+        for quantity in (heart, "respiration_rate"):
+            if quantity not in summary:
+                continue
+            what, (n, by_column) = f"{who}: {quantity.replace('_', ' ')}", _compared(summary, quantity)
+            if by_column:
+                self.notes[f"{what} against the rates that the data give; they hold no wave."] = None
+            if n < videos:
+                self.notes[f"{what} of {n} of {videos} videos; the others yield or have none to compare with."] = None
 
 
 def run_name(row: Row, of: Spec, split: Split, seed: int) -> str:
@@ -254,6 +266,13 @@ def _with_units(of: Spec, units: Sequence[str]) -> Spec:
     return named
 
 
+def _compared(summary: Summary, quantity: str) -> tuple[int, bool]:
+    """How many rates were compared, and whether with a dataset's own: it may give rates and no wave."""
+    column = summary.get(f"{quantity}_column", {"n": 0})
+    by_column = not summary[quantity]["n"] and column["n"] > 0
+    return (column if by_column else summary[quantity])["n"], by_column
+
+
 def numbers(summary: Summary, heart: str = "heart_rate") -> Numbers:
     """The columns of the tables from the summary of an `Evaluation`; `heart`: "heart_rate", "pos" or "chrom"."""
     found: Numbers = {}
@@ -261,7 +280,7 @@ def numbers(summary: Summary, heart: str = "heart_rate") -> Numbers:
         if quantity not in summary:
             continue
         errors = summary[quantity]
-        of = errors if errors["n"] else summary[f"{quantity}_column"]  # a dataset may give rates and no wave
+        of = summary[f"{quantity}_column"] if _compared(summary, quantity)[1] else errors
         found |= {column: of[name].value for column, name in zip(columns, SCORES, strict=True)}
         found |= {f"{short} {name.upper()}": errors[name].value for name in ("snr", "macc")}
     if mean := summary.get("au", {}).get("mean"):

@@ -377,6 +377,16 @@ def test_a_dataset_with_rates_and_no_waves_is_scored_by_its_rates() -> None:
     assert numbers(summary) == {"HR MAE": 1, "HR RMSE": 2, "HR MAPE": 3, "HR r": 0.5}
 
 
+def test_a_table_says_of_how_many_videos_a_row_is_and_against_what(tmp_path: Path) -> None:
+    of = study.Study(tmp_path, study.Options())
+    of.note_videos("ours", {"heart_rate": {"n": 4}, "respiration_rate": {"n": 3}}, 4)
+    of.note_videos("others", {"pos": {"n": 0}, "pos_column": {"n": 4}}, 4, "pos")
+    assert list(of.notes) == [
+        "ours: respiration rate of 3 of 4 videos; the others yield or have none to compare with.",
+        "others: pos against the rates that the data give; they hold no wave.",
+    ]
+
+
 def _estimate(value: float = float("nan")) -> object:
     from bigsmall.evaluation.metrics import Estimate
 

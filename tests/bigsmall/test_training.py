@@ -499,6 +499,15 @@ def test_bfloat16_is_close_to_float32(folder: Path, tmp_path: Path) -> None:
     assert exact != rough
 
 
+@pytest.mark.parametrize("recipe", configurations.names())
+@pytest.mark.parametrize("name", models.names())
+def test_a_recipe_takes_any_network_by_its_name(recipe: str, name: str) -> None:
+    given = {"paper": ["data.bp4d_plus.prepared=folder"]}
+    config = configurations.read(recipe, [f"model.name={name}", *given.get(recipe, [])])
+    with torch.device("meta"):
+        models.build(config.model.name, **config.model.options)
+
+
 def test_compiled_is_the_same(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = one_step(folder, tmp_path, "plain", clips=2)
     compiler = torch.compile
