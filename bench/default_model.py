@@ -2,9 +2,11 @@
 
     bigsmall train default -o runs/seed1 seed=1        # and 2, 3
     bigsmall held-out runs/seed?/model.safetensors -o held_out
-    python bench/default_model.py runs/seed? --held-out held_out/held_out.json --clip evm_face.mp4
+    python bench/default_model.py runs/seed? --held-out held_out/held_out.json --clip evm_face.mp4 \
+        --authors BP4D_Small_Heart_Clip3_Split1....pth --square 0,0,528,528
 
-The clip, a real face, is measured by each of them, and tells nothing but what it says: no choice is made by it.
+The clip, a real face, is measured by each of them, by POS and by the authors' weights for the pulse, in their own crop
+and in the square that is given. It tells nothing but what it says: no choice is made by it.
 """
 
 from __future__ import annotations
@@ -49,9 +51,9 @@ def _log(seeds: list[dict[str, Any]], losses: list[dict[str, np.ndarray]], path:
                 rows.writerow((seed["seed"], min(first + SMOOTH, len(of["au"])), *means))
 
 
-def _clip(model: str, clip: Path) -> dict[str, Any]:
-    """Rates and confidences of a real clip by the network, and its heart rate by POS."""
-    found = bigsmall.measure(clip, weights=model)
+def _clip(weights: str, clip: Path, **crop: str) -> dict[str, Any]:
+    """Heart rates and confidences of a real clip by the network and by POS."""
+    found = bigsmall.measure(clip, weights=weights, **crop)
     readings = {"network": found.heart_rate, "POS": found.unsupervised["pos"]}
     return {name: {"value": r.value, "confidence": r.confidence, "note": r.note} for name, r in readings.items()}
 
@@ -90,7 +92,7 @@ def _table(seeds: list[dict[str, Any]]) -> str:
     controls = [test["without_a_pulse"] for test in tests]
     given = " | ".join(f"{c['given_a_heart_rate']} of {c['videos']}" for c in controls)
     lines.append(f"| without a pulse: given a heart rate | {given} | |")
-    for name in ("network", "POS") if "clip" in seeds[0] else ():
+    for name in ("network", "POS"):
         cells = " | ".join(_rate(seed["clip"][name]) for seed in seeds)
         lines.append(f"| the real clip by {name}, bpm (confidence) | {cells} | |")
     return "\n".join(lines) + "\n"
@@ -113,7 +115,9 @@ def _picture(seeds: list[dict[str, Any]], losses: list[dict[str, np.ndarray]], p
 def main(
     runs: Annotated[list[Path], typer.Argument(help="Folders of training runs that ended.")],
     held_out: Annotated[Path, typer.Option(help="held_out.json of their models.")],
-    clip: Annotated[Path | None, typer.Option(help="A real clip to be measured by each.")] = None,
+    clip: Annotated[Path, typer.Option(help="A real clip to be measured by each.")],
+    authors: Annotated[Path, typer.Option(help="The authors' weights for the pulse.")],
+    square: Annotated[str, typer.Option(help="x,y,width,height of the clip's face for them.")],
 ) -> None:
     tests = {Path(r["weights"]).resolve(): r for r in json.loads(held_out.read_text(encoding="utf-8"))["results"]}
     losses = [_losses(run) for run in runs]
@@ -127,13 +131,18 @@ def main(
             "losses of the last 200 steps": last,
             "test": {name: value for name, value in tests[model.resolve()].items() if name != "weights"},
         }
-        seeds.append(seed | ({} if clip is None else {"clip": _clip(str(model), clip)}))
+        seeds.append(seed | {"clip": _clip(str(model), clip)})
+    crops: dict[str, dict[str, str]] = {"their own crop": {}, square: {"crop": square}}
+    beside = {name: _clip(f"pulse={authors}", clip, **crop)["network"] for name, crop in crops.items()}
     settings = OmegaConf.to_container(OmegaConf.load(runs[0] / "config.yaml"))
     RESULTS.parent.mkdir(exist_ok=True)
     with whole(RESULTS.with_suffix(".json")) as aside:
-        aside.write_text(json.dumps({"config": settings, "seeds": seeds}, indent=1) + "\n", encoding="utf-8")
+        aside.write_text(json.dumps({"config": settings, "seeds": seeds, "the clip by the authors": beside}, indent=1) + "\n", encoding="utf-8")
     with whole(RESULTS.with_suffix(".md")) as aside:
-        aside.write_text(_table(seeds), encoding="utf-8")
+        told = "; ".join(f"in {name} {_rate(reading)}" for name, reading in beside.items())
+        aside.write_text(
+            f"{_table(seeds)}\nThe real clip by the authors' weights for the pulse: {told}.\n", encoding="utf-8"
+        )
     _log(seeds, losses, RESULTS.with_suffix(".csv"))
     _picture(seeds, losses, RESULTS.with_suffix(".png"))
 

@@ -19,6 +19,7 @@ import numpy as np
 from .. import weights as weight_files
 from ..files import whole
 from ..results import DISCLAIMER
+from ..signals.quality import HEART_RATE, RESPIRATION_RATE
 from ..synthesis import Simulation, synthesize
 from .simulated import Row, each, f1, inside, keep, key, measured
 
@@ -179,7 +180,8 @@ def markdown(report: Mapping[str, Any]) -> str:
 def about(report: Mapping[str, Any]) -> str:
     """How a report was made, and what it is not."""
     base = ", ".join(f"{name} {value:g}" for name, value in report["base"].items())
-    return f"{report['about']} Base point: {base}. {DISCLAIMER}"
+    bands = " and ".join(f"{60 * v.low:.0f}-{60 * v.high:.0f} {v.unit}" for v in (HEART_RATE, RESPIRATION_RATE))
+    return f"{report['about']} Rates are looked for in {bands}. Base point: {base}. {DISCLAIMER}"
 
 
 def _errors(rates: Sequence[Row]) -> dict[str, Any]:

@@ -1,4 +1,9 @@
-"""Processes that train one model together, as torchrun starts them; a single one needs no arrangement."""
+"""Processes that train one model together, as torchrun starts them; a single one needs no arrangement.
+
+Their gradients are those of the whole batch on one process, whatever their number. But layers of batch normalisation
+(DRML, EfficientPhys, JAA-Net, JÂA-Net, BigSmall++) take the statistics of each process's own part, as they do
+of each of `accumulate` parts; every step begins with the first process's running ones.
+"""
 
 from __future__ import annotations
 
