@@ -137,7 +137,8 @@ def main(
     settings = OmegaConf.to_container(OmegaConf.load(runs[0] / "config.yaml"))
     RESULTS.parent.mkdir(exist_ok=True)
     with whole(RESULTS.with_suffix(".json")) as aside:
-        aside.write_text(json.dumps({"config": settings, "seeds": seeds, "the clip by the authors": beside}, indent=1) + "\n", encoding="utf-8")
+        found = {"config": settings, "seeds": seeds, "the clip by the authors' weights": beside}
+        aside.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     with whole(RESULTS.with_suffix(".md")) as aside:
         told = "; ".join(f"in {name} {_rate(reading)}" for name, reading in beside.items())
         aside.write_text(
