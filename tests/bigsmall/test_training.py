@@ -67,7 +67,8 @@ def test_the_papers_recipe() -> None:
     with pytest.raises(ValueError, match=r"leaves data\.bp4d_plus\.prepared to be given"):
         configurations.read("paper")
     paper = configurations.read("paper", ["data.bp4d_plus.prepared=somewhere"])
-    assert (paper.model.name, paper.model.options, paper.tasks) == ("bigsmall", {"n_segment": 3}, None)
+    network = models.build(paper.model.name, **paper.model.options)
+    assert (type(network), network.n_segment, network.big_every, paper.tasks) == (models.BigSmall, 3, 3, None)
     assert (paper.batch, paper.epochs, paper.steps, paper.clips, paper.accumulate) == (180, 5, None, 1, 1)
     assert (paper.optimizer, paper.learning_rate, paper.weight_decay, paper.schedule) == ("adamw", 1e-3, 0, "constant")
     assert (paper.dropout, paper.mirror, paper.bfloat16, paper.pcgrad, paper.clip_norm) == (True, *[False] * 3, None)
