@@ -28,7 +28,7 @@ COLOURS = plt.get_cmap("tab10")
 def _sizes(row: Row) -> list[str]:
     """ "8clips" and "1thread" out of the row's parameters."""
     parameters = row["name"].partition("[")[2].rstrip("]").split("-")
-    return [p for p in parameters if p.endswith(("clip", "clips", "video", "thread", "threads"))]
+    return [p for p in parameters if re.fullmatch(r"\d+(clip|clips|video|videos|s|thread|threads)", p)]
 
 
 def _row_name(row: Row) -> str:
