@@ -163,7 +163,7 @@ def test_a_killed_run_ends_with_the_same_bits(size: int, config: dict, tmp_path:
 def test_a_killed_compiled_run_ends_with_the_same_bits(config: dict, tmp_path: Path) -> None:
     """It meets an epoch's last part, of 10 clips, first; the whole run one of 15."""
     epochs = {"steps": None, "epochs": 2, "batch": 15, "accumulate": 1, "checkpoint_every": 2}
-    config = config | epochs | {"compile": True}
+    config = config | epochs | {"compile": True, "bfloat16": True}
     whole, killed = tmp_path / "uninterrupted" / "run", tmp_path / "killed" / "run"
     assert together(config, whole) == [[*range(6)]]
     together(config, killed, killed=(0, "step 3"))
