@@ -234,10 +234,10 @@ class Study:
 
     def note_videos(self, who: str, summary: Summary, videos: int, heart: str = "heart_rate") -> None:
         """Where rates are of fewer than all `videos`, or against the data's own, their tables say so."""
-        for quantity in (heart, "respiration_rate"):
+        for name, quantity in (("heart rates", heart), ("respiration rates", "respiration_rate")):
             if quantity not in summary:
                 continue
-            what, (n, by_column) = f"{who}: {quantity.replace('_', ' ')}", _compared(summary, quantity)
+            what, (n, by_column) = f"{who}: {name}", _compared(summary, quantity)
             if by_column:
                 self.notes[f"{what} against the rates that the data give; they hold no wave."] = None
             if n < videos:

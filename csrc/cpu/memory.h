@@ -34,8 +34,9 @@ class Kept {
     held_ -= size = block.size;
     return block.data;
   }
-  // The blocks of longest ago make room for it.
+  // The blocks of longest ago make room for it; not all of them for one that is too large to be kept.
   void give(float* data, int64_t size) {
+    if (size > kMost) return release({data, size});
     blocks_.push_back({data, size});
     held_ += size;
     while (held_ > kMost || blocks_.size() > kBlocks) {

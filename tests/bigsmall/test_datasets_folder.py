@@ -41,6 +41,9 @@ def test_prepare_makes_of_an_index_what_training_reads(people, tmp_path):
     result = CliRunner().invoke(app, [*called, "skip=[lost]"])
     assert result.exit_code == 0
     assert "2 prepared, 1 skipped, 0 failed" in result.output
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
+    ratios = [of["ratio"] for entry in manifest["recordings"] for of in entry.get("drift", {}).values()]
+    assert f"labels' clocks: at most {100 * max(abs(r - 1) for r in ratios):.2f} % off" in result.output
 
     first, second = open_prepared(tmp_path / "out")
     truth = np.genfromtxt(people / "p0.csv", delimiter=",", names=True)

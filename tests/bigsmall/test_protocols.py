@@ -382,8 +382,8 @@ def test_a_table_says_of_how_many_videos_a_row_is_and_against_what(tmp_path: Pat
     of.note_videos("ours", {"heart_rate": {"n": 4}, "respiration_rate": {"n": 3}}, 4)
     of.note_videos("others", {"pos": {"n": 0}, "pos_column": {"n": 4}}, 4, "pos")
     assert list(of.notes) == [
-        "ours: respiration rate of 3 of 4 videos; the others yield or have none to compare with.",
-        "others: pos against the rates that the data give; they hold no wave.",
+        "ours: respiration rates of 3 of 4 videos; the others yield or have none to compare with.",
+        "others: heart rates against the rates that the data give; they hold no wave.",
     ]
 
 
