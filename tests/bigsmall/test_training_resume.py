@@ -172,6 +172,18 @@ def test_a_killed_compiled_run_ends_with_the_same_bits(config: dict, tmp_path: P
     assert [name for name in found if found[name] != expected[name]] == []
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: training on one is not tested")
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_a_killed_run_on_a_gpu_ends_with_the_same_bits(bfloat16: bool, config: dict, tmp_path: Path) -> None:
+    config = config | {"device": "cuda", "bfloat16": bfloat16}
+    whole, killed = tmp_path / "uninterrupted" / "run", tmp_path / "killed" / "run"
+    assert together(config, whole) == [[*range(10)]]
+    together(config, killed, killed=(0, "step 5"))
+    assert together(config, killed) == [[*range(4, 10)]]
+    expected, found = contents(whole), contents(killed)
+    assert [name for name in found if found[name] != expected[name]] == []
+
+
 def test_tensorboard_shows_a_killed_runs_every_step_once(config: dict, tmp_path: Path) -> None:
     """With the validation of the step that it goes on from, and nothing twice."""
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
@@ -211,13 +223,17 @@ def test_two_processes_validate_the_network_that_is_kept(tmp_path: Path) -> None
     assert card.details["step"] == best["step"]
 
 
-def test_two_processes_equal_one(config: dict, tmp_path: Path) -> None:
+TWO_GPUS = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="no two GPUs: training on two is not tested")
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=TWO_GPUS)])
+def test_two_processes_equal_one(device: str, config: dict, tmp_path: Path) -> None:
     """By torchrun, as a user would; batches of 13, 13, 13 and 1 clips: of the last, one process has none.
 
     Sums are rounded otherwise: 1e-5 of the largest weight after four steps of gradient descent.
     """
     plain = {**config, "steps": None, "epochs": 1, "batch": 13, "dropout": False, "optimizer": "sgd"}
-    plain |= {"learning_rate": 0.1, "schedule": "constant"}
+    plain |= {"learning_rate": 0.1, "schedule": "constant", "device": device}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(plain), encoding="utf-8")
     together(plain, tmp_path / "one")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]

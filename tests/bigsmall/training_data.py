@@ -55,7 +55,7 @@ def write_folder(folder: Path, count: int = 4, **options: Any) -> Path:
 
 
 def configuration(folder: Path, **changes: Any) -> dict[str, Any]:
-    """Six steps of BigSmall on one folder."""
+    """Six steps of BigSmall on one folder, on the CPU."""
     model = {"name": "bigsmall", "options": {"big_size": SIZE, "out_size": len(UNITS)}}
     return {
         "model": model,
@@ -63,4 +63,5 @@ def configuration(folder: Path, **changes: Any) -> dict[str, Any]:
         "steps": 6,
         "batch": 6,
         "dropout": False,
+        "device": "cpu",
     } | changes
