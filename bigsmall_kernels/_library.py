@@ -132,10 +132,10 @@ _FAKES: dict[str, Callable[..., Any]] = {
     "wtsm_backward": lambda grad, *_: _like(grad, grad.shape),
     "wtsm_conv2d": _conv_fake,
     "wtsm_conv2d_backward": _conv_backward_fake,
-    "pack_wtsm_conv2d": lambda w: _packed(reference.packed_size(w, 25), w),
+    "pack_wtsm_conv2d": lambda w: _packed(reference.packed_size(w), w),
     "wtsm_conv2d_stack": lambda x, weights, *_: _like(x, (x.shape[0], weights[-1].shape[0], *x.shape[2:])),
     "wtsm_conv2d_stack_backward": _stack_backward_fake,
-    "pack_wtsm_conv2d_stack": lambda ws: _packed(sum(reference.packed_size(w, 25) for w in ws), ws[0]),
+    "pack_wtsm_conv2d_stack": lambda ws: _packed(sum(reference.packed_size(w) for w in ws), ws[0]),
     "double_conv2d_pool": lambda x, w1, b1, w2, b2, pool, *_: _like(
         x, (x.shape[0], w2.shape[0], x.shape[2] // pool, x.shape[3] // pool)
     ),

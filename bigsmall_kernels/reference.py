@@ -145,12 +145,14 @@ WINOGRAD_3X3 = (  # F(3x3, 3x3): the transform of a 3-tap filter at the points 0
     (1 / 9, 2 / 9, 4 / 9),
     (0, 0, 1),
 )
-WINOGRAD_4X4 = (  # F(4x4, 3x3): the same at 0, 1, -1, 2, -2, infinity
-    (1 / 4, 0, 0),
-    (-1 / 6, -1 / 6, -1 / 6),
-    (-1 / 6, 1 / 6, -1 / 6),
-    (1 / 24, 1 / 12, 1 / 6),
-    (1 / 24, -1 / 12, 1 / 6),
+WINOGRAD_6X6 = (  # F(6x6, 3x3): the same at 0, 1, -1, 2, -2, 1/2, -1/2, infinity
+    (1, 0, 0),
+    (-2 / 9, -2 / 9, -2 / 9),
+    (-2 / 9, 2 / 9, -2 / 9),
+    (1 / 90, 1 / 45, 2 / 45),
+    (1 / 90, -1 / 45, 2 / 45),
+    (32 / 45, 16 / 45, 8 / 45),
+    (32 / 45, -16 / 45, 8 / 45),
     (0, 0, 1),
 )
 
@@ -177,9 +179,9 @@ def _is_direct(weight: Tensor) -> bool:
     return tuple(weight.shape[2:]) != (3, 3) or weight.shape[1] <= DIRECT_CHANNELS
 
 
-def packed_size(weight: Tensor, winograd: int) -> int:
-    """Number of elements of a packed filter with `winograd` values in place of 3x3 where it is transformed."""
-    values = weight.shape[2] * weight.shape[3] if _is_direct(weight) else winograd
+def packed_size(weight: Tensor) -> int:
+    """Number of elements of `pack_wtsm_conv2d`."""
+    values = weight.shape[2] * weight.shape[3] if _is_direct(weight) else len(WINOGRAD_3X3) ** 2
     return (weight.shape[0] + 15) // 16 * 16 * weight.shape[1] * values
 
 
@@ -292,14 +294,13 @@ def double_conv2d_pool_backward(
 
 
 def pack_double_conv2d_pool(weight1: Tensor, weight2: Tensor) -> Tensor:
-    """Both filters, one after the other, in the Winograd domain; the first as it is where it reads few channels."""
-    first = _pack_direct(weight1) if _is_direct(weight1) else _pack_winograd(weight1, WINOGRAD_4X4)
-    return torch.cat((first, _pack_winograd(weight2, WINOGRAD_4X4)))
+    """Both filters in the Winograd domain, one after the other."""
+    return torch.cat([_pack_winograd(w, WINOGRAD_6X6) for w in (weight1, weight2)])
 
 
 def packed_block_size(weight1: Tensor, weight2: Tensor) -> int:
     """Number of elements of `pack_double_conv2d_pool`."""
-    return packed_size(weight1, 36) + 36 * ((weight2.shape[0] + 15) // 16) * 16 * weight2.shape[1]
+    return sum(len(WINOGRAD_6X6) ** 2 * ((w.shape[0] + 15) // 16) * 16 * w.shape[1] for w in (weight1, weight2))
 
 
 # --- the normalisers --------------------------------------------------------------------------------------------------

@@ -123,7 +123,7 @@ def _checked(
         if room < reach:
             raise ValueError(f"weight reaches over {reach} pixels, more than x's padded {'HW'[axis]} of {room}")
     if packed is not None:
-        _check.packed(packed, reference.packed_size(weight, 25))
+        _check.packed(packed, reference.packed_size(weight))
     result: Tensor = call(
         "wtsm_conv2d",
         x,
@@ -205,7 +205,7 @@ def _checked_stack(
         _check.tensor(names[1], biases[i])
         channels = _check.parameters(names, weights[i], biases[i], x, channels, three=True)[0]
     if packed is not None:
-        _check.packed(packed, sum(reference.packed_size(weight, 25) for weight in weights))
+        _check.packed(packed, sum(reference.packed_size(weight) for weight in weights))
     result: Tensor = call("wtsm_conv2d_stack", x, weights, biases, n_segment, fold_div, wrap, activation, packed)
     return result
 

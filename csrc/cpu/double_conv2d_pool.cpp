@@ -20,22 +20,13 @@ using torch::stable::detail::to;
 constexpr int64_t kSerialWork = 1000000;  // multiplications below which a second thread costs more than it brings
 constexpr int64_t kBand = 24;             // rows of an image that are worth a thread's time by themselves
 
-int64_t taps(bool first, int64_t in) { return first && in <= kDirect ? 9 : 36; }
-int64_t packed_size(const Tensor& w, bool first) { return taps(first, w.size(1)) * round_up(w.size(0), 16) * w.size(1); }
-
-// (out, in, 3, 3) -> [ceil(out / 16)][3][3][in][16], zero beyond `out`.
-void pack_direct(const float* weight, int64_t out, int64_t in, float* packed) {
-  for (int64_t i = 0; i < round_up(out, 16) * 9 * in; ++i) {
-    const int64_t o = i / (144 * in) * 16 + i % 16, k = i / (16 * in) % 9, c = i / 16 % in;
-    packed[i] = o < out ? weight[(o * in + c) * 9 + k] : 0.f;
-  }
-}
+int64_t packed_size(const Tensor& w) { return kTileParts * round_up(w.size(0), 16) * w.size(1); }
 
 // Winograd's filters of the adjoint of a convolution: its own turned round, inputs and outputs exchanged.
 std::vector<float> packed_adjoint(const Tensor& weight) {
   const int64_t out = weight.size(0), in = weight.size(1);
   const float* w = weight.const_data_ptr<float>();
-  std::vector<float> turned(in * out * 9), packed(36 * round_up(in, 16) * out);
+  std::vector<float> turned(in * out * 9), packed(kTileParts * round_up(in, 16) * out);
   for (int64_t i = 0; i < in * out * 9; ++i) turned[i] = w[(i / 9 % out * in + i / (9 * out)) * 9 + 8 - i % 9];
   torch::stable::parallel_for(0, round_up(in, 16) / 16 * out, 128, [&](int64_t begin, int64_t end) {
     BK_DISPATCH(pack_winograd, turned.data(), in, out, packed.data(), begin, end);
@@ -48,14 +39,12 @@ bool is_3x3(const Tensor& w) { return w.dim() == 4 && w.size(2) == 3 && w.size(3
 Tensor pack_double_conv2d_pool(const Tensor& weight1, const Tensor& weight2) {
   STD_TORCH_CHECK(is_3x3(weight1) && is_3x3(weight2), "weight1 and weight2 must be (Cout, Cin, 3, 3)");
   const Tensor w1 = float_contiguous(weight1), w2 = float_contiguous(weight2);
-  Tensor packed = empty1(packed_size(w1, true) + packed_size(w2, false), aoti_torch_dtype_float32());
-  float *to1 = packed.mutable_data_ptr<float>(), *to2 = to1 + packed_size(w1, true);
+  Tensor packed = empty1(packed_size(w1) + packed_size(w2), aoti_torch_dtype_float32());
+  float *to1 = packed.mutable_data_ptr<float>(), *to2 = to1 + packed_size(w1);
   const auto pack = [](const Tensor& w, float* to, int64_t begin, int64_t end) {
     if (begin < end) BK_DISPATCH(pack_winograd, w.const_data_ptr<float>(), w.size(0), w.size(1), to, begin, end);
   };
-  const bool direct = w1.size(1) <= kDirect;
-  if (direct) pack_direct(w1.const_data_ptr<float>(), w1.size(0), w1.size(1), to1);
-  const int64_t first = direct ? 0 : round_up(w1.size(0), 16) / 16 * w1.size(1);
+  const int64_t first = round_up(w1.size(0), 16) / 16 * w1.size(1);
   const int64_t all = first + round_up(w2.size(0), 16) / 16 * w2.size(1);
   torch::stable::parallel_for(0, all, 128, [&](int64_t begin, int64_t end) {
     pack(w1, to1, begin, std::min(end, first));
@@ -118,9 +107,9 @@ Tensor double_conv2d_pool(const Tensor& x, const Tensor& weight1, const std::opt
   Tensor y = empty4(out_size, aoti_torch_dtype_float32(), nhwc);
   if (y.numel() > 0) {
     const Tensor filters = packed.has_value() ? *packed : pack_double_conv2d_pool(weight1, weight2);
-    const int64_t first_size = packed_size(weight1, true);
+    const int64_t first_size = packed_size(weight1);
     STD_TORCH_CHECK(is_float(filters) && filters.is_contiguous() &&
-                        filters.numel() == first_size + packed_size(weight2, false),
+                        filters.numel() == first_size + packed_size(weight2),
                     "packed must be pack_double_conv2d_pool(weight1, weight2) of these weights");
     const std::vector<float> b1 = padded_bias(bias1, weight1.size(0)), b2 = padded_bias(bias2, weight2.size(0));
     const float* filter = filters.const_data_ptr<float>();
@@ -186,7 +175,7 @@ Gradients double_conv2d_pool_backward(const Tensor& grad, const Tensor& x, const
     const DoubleConv2dPoolBackward block{g.const_data_ptr<float>(), in.const_data_ptr<float>(),
                                          mask[0] ? x_grad.mutable_data_ptr<float>() : nullptr, strides4(g), strides4(in),
                                          mask[0] ? strides4(x_grad) : Size4{}, size[1], mid, out, size[2], size[3], pool,
-                                         bands, first, filter, filter + packed_size(w1, true), turned1.data(),
+                                         bands, first, filter, filter + packed_size(w1), turned1.data(),
                                          turned2.data(), b1.data(), b2.data()};
     const int64_t space = BK_DISPATCH(block_backward_workspace, block);
     const Tensor all[] = {w1_grad, b1_grad, w2_grad, b2_grad};

@@ -6,7 +6,7 @@
 
 namespace bk {
 
-constexpr int64_t kDirect = 4;  // up to so many input channels a first convolution is computed directly
+constexpr int kSide = 6, kTileParts = (kSide + 2) * (kSide + 2);  // of Winograd's tiles: outputs in a row, products
 
 // One call, for the kernels.
 struct DoubleConv2dPool {

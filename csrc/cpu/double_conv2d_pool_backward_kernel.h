@@ -3,7 +3,7 @@
 // Down an image as the forward goes, in rings of rows of which each runs a tile row ahead of the one that reads it: x; the
 // first convolution, computed again; the gradient at the second one's output, for whose ReLU that is computed again; the
 // gradient at the first one's output; x's gradient. A filter's gradient is the adjoint of the Winograd convolution: the
-// sums over all tiles of their transformed inputs times their transformed gradients are 36 matrix products, of which one
+// sums over all tiles of their transformed inputs times their transformed gradients are 64 matrix products, of which one
 // factor is there already, and are transformed back once.
 
 namespace {
@@ -12,23 +12,27 @@ namespace {
 
 // A g, the adjoint of output_transform.
 BK_INLINE void gradient_transform(const V* g, int64_t step, V* t, int64_t t_step) {
-  const V g0 = g[0], g1 = g[step], g2 = g[2 * step], g3 = g[3 * step];
-  const V a = g0 + g2, b = g1 + g3, c = g0 + 4.f * g2, e = 2.f * g1 + 8.f * g3;
+  const V g0 = g[0], g1 = g[step], g2 = g[2 * step], g3 = g[3 * step], g4 = g[4 * step], g5 = g[5 * step];
+  const V a = g0 + g2 + g4, b = g1 + g3 + g5;
+  const V c = g0 + 4.f * g2 + 16.f * g4, e = 2.f * g1 + 8.f * g3 + 32.f * g5;
+  const V f = g0 + 0.25f * g2 + 0.0625f * g4, h = 0.5f * g1 + 0.125f * g3 + 0.03125f * g5;
   t[0] = g0;
   t[t_step] = a + b;
   t[2 * t_step] = a - b;
   t[3 * t_step] = c + e;
   t[4 * t_step] = c - e;
-  t[5 * t_step] = g3;
+  t[5 * t_step] = f + h;
+  t[6 * t_step] = f - h;
+  t[7 * t_step] = g5;
 }
 
 BK_INLINE void transform_gradient(const V* g, float* to) {
-  V t[24];
-  for (int j = 0; j < 4; ++j) gradient_transform(g + j, 4, t + j, 4);
-  for (int i = 0; i < 6; ++i) {
-    V u[6];
-    gradient_transform(t + 4 * i, 1, u, 1);
-    for (int j = 0; j < 6; ++j) store(to + (6 * i + j) * Transformed::kPart, u[j]);
+  V t[kInSide * kSide];
+  for (int j = 0; j < kSide; ++j) gradient_transform(g + j, kSide, t + j, kSide);
+  for (int i = 0; i < kInSide; ++i) {
+    V u[kInSide];
+    gradient_transform(t + kSide * i, 1, u, 1);
+    for (int j = 0; j < kInSide; ++j) store(to + (kInSide * i + j) * Transformed::kPart, u[j]);
   }
 }
 
@@ -58,10 +62,10 @@ void add_products(const Tiles& tiles, const float* v, int64_t v_step, const floa
   }
 }
 
-// sums[36][vectors of v, kLanes][vectors of m, kLanes] += inputs times gradients.
+// sums[kTileParts][vectors of v, kLanes][vectors of m, kLanes] += inputs times gradients.
 void add_products(const Tiles& tiles, const Transformed& v, const Transformed& m, float* sums) {
   const int64_t row = m.vectors * kLanes, v_step = v.vectors * Transformed::kVector, m_step = m.vectors * Transformed::kVector;
-  for (int64_t p = 0; p < 36 * Transformed::kPart; p += Transformed::kPart) {
+  for (int64_t p = 0; p < kTileParts * Transformed::kPart; p += Transformed::kPart) {
     for (int64_t c = 0; c < v.vectors * kLanes; c += kInputs, sums += kInputs * row) {
       const float* from = v.at(0, c / kLanes) + p + c % kLanes;
       for (int64_t n = 0; n < m.vectors; n += 2) {
@@ -76,43 +80,24 @@ void add_products(const Tiles& tiles, const Transformed& v, const Transformed& m
 
 // G^T s, the adjoint of a filter's transform.
 BK_INLINE void filter_untransform(const V* s, int64_t step, V* w, int64_t w_step) {
-  const V a = (s[step] + s[2 * step]) * (1.f / 6), b = (s[2 * step] - s[step]) * (1.f / 6);
-  const V c = s[3 * step] + s[4 * step], e = s[3 * step] - s[4 * step];
-  w[0] = 0.25f * s[0] - a + c * (1.f / 24);
-  w[w_step] = b + e * (1.f / 12);
-  w[2 * w_step] = c * (1.f / 6) - a + s[5 * step];
+  const V a = (s[step] + s[2 * step]) * (2.f / 9), b = (s[2 * step] - s[step]) * (2.f / 9);
+  const V c = (s[3 * step] + s[4 * step]) * (1.f / 90), e = (s[3 * step] - s[4 * step]) * (1.f / 45);
+  const V f = (s[5 * step] + s[6 * step]) * (8.f / 45), g = (s[5 * step] - s[6 * step]) * (16.f / 45);
+  w[0] = s[0] - a + c + 4.f * f;
+  w[w_step] = b + e + g;
+  w[2 * w_step] = 4.f * c - a + f + s[7 * step];
 }
 
-// The gradient (out, in, 3, 3) from the sums [36][inputs][outputs].
+// The gradient (out, in, 3, 3) from the sums [kTileParts][inputs][outputs].
 void filter_gradient(const float* sums, int64_t inputs, int64_t outputs, int64_t in, int64_t out, float* to) {
   for (int64_t c = 0; c < in; ++c) {
     for (int64_t o = 0; o < out; o += kLanes) {
-      V s[36], t[18], w[9];
-      for (int p = 0; p < 36; ++p) s[p] = load(sums + (p * inputs + c) * outputs + o);
-      for (int j = 0; j < 6; ++j) filter_untransform(s + j, 6, t + j, 6);
-      for (int i = 0; i < 3; ++i) filter_untransform(t + 6 * i, 1, w + 3 * i, 1);
+      V s[kTileParts], t[3 * kInSide], w[9];
+      for (int p = 0; p < kTileParts; ++p) s[p] = load(sums + (p * inputs + c) * outputs + o);
+      for (int j = 0; j < kInSide; ++j) filter_untransform(s + j, kInSide, t + j, kInSide);
+      for (int i = 0; i < 3; ++i) filter_untransform(t + kInSide * i, 1, w + 3 * i, 1);
       for (int64_t n = 0; n < lesser(kLanes, out - o); ++n) {
         for (int k = 0; k < 9; ++k) to[((o + n) * in + c) * 9 + k] = w[k][n];
-      }
-    }
-  }
-}
-
-// sums[3][3 * C][outputs] += rows [first, last) of x of C channels, convolved with the gradient's.
-template <int C>
-void add_direct(const Rows& x, const Rows& gradient, int64_t first, int64_t last, int64_t width, float* sums) {
-  for (int64_t y = first; y < last; ++y) {
-    for (int i = 0; i < 3; ++i) {
-      for (int64_t o = 0; o < gradient.pixel; o += kLanes) {
-        const float *row = x.at(y + i - 1, -1), *g = gradient.at(y, 0) + o;
-        float* to = sums + i * 3 * C * gradient.pixel + o;
-        V sum[3 * C];
-        for (int k = 0; k < 3 * C; ++k) sum[k] = load(to + k * gradient.pixel);
-        for (int64_t n = 0; n < width; ++n, row += C, g += gradient.pixel) {
-          const V f = load(g);
-          for (int k = 0; k < 3 * C; ++k) sum[k] += splat(row[k]) * f;
-        }
-        for (int k = 0; k < 3 * C; ++k) store(to + k * gradient.pixel, sum[k]);
       }
     }
   }
@@ -127,26 +112,23 @@ struct BackwardWorkspace {
   int64_t size, sums;  // floats of it all, and of what is summed up, from sums1 on
 
   BackwardWorkspace(const DoubleConv2dPoolBackward& a, float* base) {
-    const int64_t columns = ceil_div(a.width, 4), rows = ceil_div(a.height, 4);
+    const int64_t columns = ceil_div(a.width, kSide), rows = ceil_div(a.height, kSide);
     step = ceil_div(rows, ceil_div(rows, greater(1, kStep / columns)));
     Arena arena{base};
     const auto whole = [](int64_t channels) { return ceil_div(channels, 16) * 16; };
-    const int64_t live = 4 * (step + 3);  // rows between the first that is still read and the last that is there
-    if (a.in <= kDirect)
-      x = arena.ring(live, ceil_div(4 * columns, kTiles) * kTiles + 2, a.in, 1);
-    else
-      x = arena.ring(live, 4 * columns + 2, whole(a.in), 1);
-    mid = arena.ring(live, 4 * columns + 2, whole(a.mid), 1);
-    pooled = arena.ring(4 * step / a.pool + 2, a.width / a.pool, whole(a.out), 0);
-    y_grad = arena.ring(live, 4 * columns + 2, whole(a.out), 1);
-    mid_grad = arena.ring(live, 4 * columns + 2, whole(a.mid), 1);
-    x_grad = arena.ring(a.x_grad == nullptr ? 0 : 4 * step, 4 * columns, whole(a.in), 0);
+    const int64_t live = kSide * (step + 3);  // rows between the first that is still read and the last that is there
+    x = arena.ring(live, kSide * columns + 2, ceil_div(a.in, kLanes) * kLanes, 1);
+    mid = arena.ring(live, kSide * columns + 2, whole(a.mid), 1);
+    pooled = arena.ring(kSide * step / a.pool + 2, a.width / a.pool, whole(a.out), 0);
+    y_grad = arena.ring(live, kSide * columns + 2, whole(a.out), 1);
+    mid_grad = arena.ring(live, kSide * columns + 2, whole(a.mid), 1);
+    x_grad = arena.ring(a.x_grad == nullptr ? 0 : kSide * step, kSide * columns, whole(a.in), 0);
     const int64_t group = Transformed::kVector * ceil_div(lesser(kStep, step * columns), kTiles) / kLanes;
     v = arena.take(group * greater(whole(a.in), greater(whole(a.mid), whole(a.out))));
     m = arena.take(group * greater(whole(a.in), greater(whole(a.mid), whole(a.out))));
     const int64_t before = arena.size;
-    sums1 = arena.take((a.in <= kDirect ? 9 * a.in : 36 * whole(a.in)) * whole(a.mid));
-    sums2 = arena.take(36 * whole(a.mid) * whole(a.out));
+    sums1 = arena.take(kTileParts * whole(a.in) * whole(a.mid));
+    sums2 = arena.take(kTileParts * whole(a.mid) * whole(a.out));
     bias1 = arena.take(whole(a.mid));
     bias2 = arena.take(whole(a.out));
     size = arena.size;
@@ -164,33 +146,30 @@ struct ToYGrad {
   float *sums, *bias_sums;      // null where another part of the image counts these rows
 
   void operator()(float* from, int64_t vectors, const float* bias, int64_t y, int64_t x) const {
-    constexpr int kSide = 4 / kCell;
-    const float* cell[kSide][kSide];
-    for (int i = 0; i < kSide; ++i) {
-      for (int j = 0; j < kSide; ++j) {
+    constexpr int kCells = kSide / kCell;
+    const float* cell[kCells][kCells];
+    for (int i = 0; i < kCells; ++i) {
+      for (int j = 0; j < kCells; ++j) {
         const int64_t row = (y + i * kCell) / pool, column = (x + j * kCell) / pool;
         cell[i][j] = row < height && column < width ? pooled.at(row, column) : nullptr;
       }
     }
-    float* to[4];
-    for (int i = 0; i < 4; ++i) to[i] = rows.at(y + i, x);
     const float scale = 1.f / (static_cast<float>(pool) * static_cast<float>(pool));
+    const RowsAt<kSide> to(rows, y, x);
+    const int64_t pixel = rows.pixel;
     for (int64_t c = 0; c < vectors * kLanes; c += kLanes, from += Transformed::kVector) {
-      V v[16], sum = V{};
-      untransform(from, v);
-      const V b = load(bias + c);
+      V t[kSide * kInSide], v[kOutputs], sum = V{};
+      untransform(Products{from}, load(bias + c), t);
       for (int i = 0; i < kSide; ++i) {
+        V o[kSide];
+        output_transform(t + kInSide * i, 1, o, 1);
         for (int j = 0; j < kSide; ++j) {
-          const V g = cell[i][j] == nullptr ? V{} : load(cell[i][j] + c) * scale;
-          for (int k = 0; k < kCell * kCell; ++k) {
-            V& o = v[(i * kCell + k / kCell) * 4 + j * kCell + k % kCell];
-            o = o + b <= 0.f ? V{} : g;
-          }
+          const float* mean = cell[i / kCell][j / kCell];
+          V g = mean == nullptr ? V{} : load(mean + c) * scale;
+          g = o[j] <= 0.f ? V{} : g;
+          sum += g;
+          store(to.at[i] + j * pixel + c, v[kSide * i + j] = g);
         }
-      }
-      for (int i = 0; i < 16; ++i) {
-        sum += v[i];
-        store(to[i / 4] + i % 4 * rows.pixel + c, v[i]);
       }
       if (sums == nullptr) continue;
       add(bias_sums + c, sum);
@@ -210,29 +189,28 @@ struct ToMidGrad {
   int64_t in;
 
   void operator()(float* from, int64_t vectors, const float*, int64_t y, int64_t x) const {
-    const float* at[4];
-    float* to[4];
-    for (int i = 0; i < 4; ++i) {
-      at[i] = mid.at(y + i, x);
-      to[i] = rows.at(y + i, x);
-    }
+    const RowsAt<kSide> at(mid, y, x), to(rows, y, x);
+    const int64_t pixel = rows.pixel;
     for (int64_t c = 0; c < vectors * kLanes; c += kLanes, from += Transformed::kVector) {
-      V v[16], sum = V{};
-      untransform(from, v);
-      for (int i = 0; i < 16; ++i) {
-        const int64_t pixel = i % 4 * rows.pixel + c;
-        v[i] = load(at[i / 4] + pixel) <= 0.f ? V{} : v[i];
-        sum += v[i];
-        store(to[i / 4] + pixel, v[i]);
+      V t[kSide * kInSide], v[kOutputs], sum = V{};
+      untransform(Products{from}, V{}, t);
+      for (int i = 0; i < kSide; ++i) {
+        V o[kSide];
+        output_transform(t + kInSide * i, 1, o, 1);
+        for (int j = 0; j < kSide; ++j) {
+          const V g = load(at.at[i] + j * pixel + c) <= 0.f ? V{} : o[j];
+          sum += g;
+          store(to.at[i] + j * pixel + c, v[kSide * i + j] = g);
+        }
       }
       if (sums == nullptr) continue;
       add(bias_sums + c, sum);
-      if (in > kDirect) transform_gradient(v, from);
+      transform_gradient(v, from);
     }
   }
 
   void done(const Tiles& tiles, const Transformed& v, const Transformed& m) const {
-    if (sums == nullptr || in <= kDirect) return;
+    if (sums == nullptr) return;
     const Transformed inputs{v.data, ceil_div(in, kLanes)};
     transform(tiles, x, inputs);
     add_products(tiles, inputs, m, sums);
@@ -243,12 +221,16 @@ struct ToXGrad {
   Rows rows;
 
   void operator()(const float* from, int64_t vectors, const float*, int64_t y, int64_t x) const {
-    float* to[4];
-    for (int i = 0; i < 4; ++i) to[i] = rows.at(y + i, x);
+    const RowsAt<kSide> to(rows, y, x);
+    const int64_t pixel = rows.pixel;
     for (int64_t c = 0; c < vectors * kLanes; c += kLanes, from += Transformed::kVector) {
-      V v[16];
-      untransform(from, v);
-      for (int i = 0; i < 16; ++i) store(to[i / 4] + i % 4 * rows.pixel + c, v[i]);
+      V t[kSide * kInSide];
+      untransform(Products{from}, V{}, t);
+      for (int i = 0; i < kSide; ++i) {
+        V v[kSide];
+        output_transform(t + kInSide * i, 1, v, 1);
+        for (int j = 0; j < kSide; ++j) store(to.at[i] + j * pixel + c, v[j]);
+      }
     }
   }
 
@@ -260,12 +242,12 @@ template <int kCell>
 class Walk {
  public:
   Walk(const DoubleConv2dPoolBackward& a, const BackwardWorkspace& w, int64_t image, int64_t top, int64_t bottom)
-      : a_(a), w_(w), image_(image), top_(top), bottom_(bottom), tile_rows_(ceil_div(a.height, 4)) {
+      : a_(a), w_(w), image_(image), top_(top), bottom_(bottom), tile_rows_(ceil_div(a.height, kSide)) {
     const int64_t reach = a.x_grad != nullptr ? 1 : a.first ? 0 : -1;  // rows that the last gradient's rows need around them
     mid_grad_next_ = greater(top - reach, -1);
     y_grad_next_ = greater(top - reach - 1, -1);
     mid_next_ = greater(top - reach - 2, -1);
-    x_next_ = 4 * greater(mid_next_, 0) - 1;
+    x_next_ = kSide * greater(mid_next_, 0) - 1;
   }
 
   void run() {
@@ -282,7 +264,7 @@ class Walk {
       stop = lesser(t + w_.step, bottom_);
       need_mid_grad(stop + 1);
       winograd(layer, w_.mid_grad, ToXGrad{w_.x_grad}, t, stop, a_.width, w_.v, w_.m);
-      for (int64_t r = 4 * t; r < lesser(4 * stop, a_.height); ++r)
+      for (int64_t r = kSide * t; r < lesser(kSide * stop, a_.height); ++r)
         emit(w_.x_grad.row(r), w_.x_grad.pixel, a_.in, a_.width, to + r * a_.x_grad_stride[2], a_.x_grad_stride[1],
              a_.x_grad_stride[3]);
     }
@@ -296,7 +278,7 @@ class Walk {
   // Where the tile rows from `next` on that go through together end; 0: it is zeros beside the image, and they are set.
   int64_t stop_of(const Rows& rows, int64_t next, int64_t stop) const {
     if (next >= 0 && next < tile_rows_) return lesser(lesser(next + w_.step, stop), tile_rows_);
-    for (int64_t r = 4 * next; r < 4 * next + 4; ++r) rows.zero(r);
+    for (int64_t r = kSide * next; r < kSide * next + kSide; ++r) rows.zero(r);
     return 0;
   }
   bool counts(int64_t tile_row) const { return tile_row >= top_ && tile_row < bottom_; }
@@ -311,12 +293,9 @@ class Walk {
     while (mid_next_ < end) {
       const int64_t stop = stop_of(w_.mid, mid_next_, end);
       if (stop > 0) {
-        stage(x, w_.x, x_next_, 4 * stop + 1);
-        x_next_ = 4 * stop + 1;
-        if (a_.in <= kDirect)
-          direct(layer, w_.x, w_.mid, mid_next_, stop, a_.height, a_.width);
-        else
-          winograd(layer, w_.x, ToRows{w_.mid, a_.height, a_.width}, mid_next_, stop, a_.width, w_.v, w_.m);
+        stage(x, w_.x, x_next_, kSide * stop + 1);
+        x_next_ = kSide * stop + 1;
+        winograd_to_rows(layer, w_.x, ToRows{w_.mid, a_.height, a_.width}, mid_next_, stop, a_.width, w_.v, w_.m);
       }
       mid_next_ = stop > 0 ? stop : mid_next_ + 1;
     }
@@ -332,7 +311,7 @@ class Walk {
       if (stop > 0) {
         stop = uniform(y_grad_next_, stop);
         need_mid(stop + 1);
-        stage(grad, w_.pooled, 4 * y_grad_next_ / a_.pool, ceil_div(4 * stop, a_.pool));
+        stage(grad, w_.pooled, kSide * y_grad_next_ / a_.pool, ceil_div(kSide * stop, a_.pool));
         const ToYGrad<kCell> to{w_.pooled, w_.y_grad, a_.pool, height, width, counts(y_grad_next_) ? w_.sums2 : nullptr, w_.bias2};
         winograd(layer, w_.mid, to, y_grad_next_, stop, a_.width, w_.v, w_.m);
       }
@@ -347,13 +326,8 @@ class Walk {
       if (stop > 0) {
         stop = uniform(mid_grad_next_, stop);
         need_y_grad(stop + 1);
-        const bool counted = counts(mid_grad_next_);
-        const ToMidGrad to{w_.mid, w_.mid_grad, w_.x, counted ? w_.sums1 : nullptr, w_.bias1, a_.in};
+        const ToMidGrad to{w_.mid, w_.mid_grad, w_.x, counts(mid_grad_next_) ? w_.sums1 : nullptr, w_.bias1, a_.in};
         winograd(layer, w_.y_grad, to, mid_grad_next_, stop, a_.width, w_.v, w_.m);
-        if (counted && a_.in <= kDirect) {
-          constexpr decltype(&add_direct<1>) kAdd[] = {add_direct<1>, add_direct<2>, add_direct<3>, add_direct<4>};
-          kAdd[a_.in - 1](w_.x, w_.mid_grad, 4 * mid_grad_next_, lesser(4 * stop, a_.height), a_.width, w_.sums1);
-        }
       }
       mid_grad_next_ = stop > 0 ? stop : mid_grad_next_ + 1;
     }
@@ -376,26 +350,21 @@ void block_gradients(const DoubleConv2dPoolBackward& a, float* space, int64_t be
     }
   }
   __builtin_memset(w.sums1, 0, w.sums * sizeof(float));
-  const int64_t tile_rows = ceil_div(a.height, 4);
+  const int64_t tile_rows = ceil_div(a.height, kSide);
   for (int64_t b = begin; b < end; ++b) {
     const int64_t image = b / a.bands, band = b % a.bands;
     const int64_t top = tile_rows * band / a.bands, bottom = tile_rows * (band + 1) / a.bands;
-    if (a.pool % 4 == 0)
-      Walk<4>(a, w, image, top, bottom).run();
+    if (a.pool % 6 == 0)
+      Walk<6>(a, w, image, top, bottom).run();
+    else if (a.pool % 3 == 0)
+      Walk<3>(a, w, image, top, bottom).run();
     else if (a.pool % 2 == 0)
       Walk<2>(a, w, image, top, bottom).run();
     else
       Walk<1>(a, w, image, top, bottom).run();
   }
   const int64_t mid = ceil_div(a.mid, 16) * 16, out = ceil_div(a.out, 16) * 16;
-  if (a.in <= kDirect) {
-    for (int64_t i = 0; i < a.mid * a.in * 9; ++i) {
-      const int64_t o = i / (9 * a.in), c = i / 9 % a.in, k = i % 9;
-      to[i] = w.sums1[(k * a.in + c) * mid + o];
-    }
-  } else {
-    filter_gradient(w.sums1, ceil_div(a.in, kLanes) * kLanes, mid, a.in, a.mid, to);
-  }
+  filter_gradient(w.sums1, ceil_div(a.in, kLanes) * kLanes, mid, a.in, a.mid, to);
   to += a.mid * a.in * 9;
   __builtin_memcpy(to, w.bias1, a.mid * sizeof(float));
   to += a.mid;

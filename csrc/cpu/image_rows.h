@@ -15,6 +15,12 @@ struct Rows {
   float* row(int64_t r) const { return data + (r + count) % count * size; }  // r >= -1
   float* at(int64_t r, int64_t x) const { return row(r) + (x + border) * pixel; }
   void zero(int64_t r) const { __builtin_memset(row(r), 0, size * sizeof(float)); }
+  // Beside the `width` pixels of an image.
+  void zero_beside(int64_t r, int64_t width) const {
+    float* const begin = row(r);
+    __builtin_memset(begin, 0, border * pixel * sizeof(float));
+    __builtin_memset(begin + (border + width) * pixel, 0, (size - (border + width) * pixel) * sizeof(float));
+  }
 };
 
 // Divides up a thread's workspace; without one, only counts its floats.
@@ -54,22 +60,21 @@ struct Image {
   int64_t channels, height, width, sc, sh, sw;
 };
 
-// C channels of a row of pixels, one after the other.
-template <int C>
-void interleave(const float* from, int64_t sc, int64_t sw, int64_t width, float* to) {
-  for (int64_t x = 0; x < width; ++x) {
-    for (int c = 0; c < C; ++c) to[C * x + c] = from[c * sc + x * sw];
-  }
-}
-
 // Rows [first, last) of an image into the workspace, zeros outside.
 void stage(const Image& a, const Rows& to, int64_t first, int64_t last) {
-  for (int64_t r = first; r < last; ++r) to.zero(r);
+  const bool planes = a.sw == 1 && to.pixel % kLanes == 0 && a.width >= kLanes;
+  const bool whole = planes ? ceil_div(a.channels, kLanes) * kLanes == to.pixel : a.channels == to.pixel;  // pixels
+  for (int64_t r = first; r < last; ++r) {
+    if (whole && r >= 0 && r < a.height)
+      to.zero_beside(r, a.width);
+    else
+      to.zero(r);
+  }
   first = greater(first, 0);
   last = lesser(last, a.height);
   if (a.sc == 1 && a.sw == to.pixel && a.channels == to.pixel) {
     for (int64_t r = first; r < last; ++r) __builtin_memcpy(to.at(r, 0), a.data + r * a.sh, a.width * a.sw * sizeof(float));
-  } else if (a.sw == 1 && to.pixel % kLanes == 0 && a.width >= kLanes) {
+  } else if (planes) {
     for (int64_t c = 0; c < a.channels; c += kLanes) {
       for (int64_t r = first; r < last; ++r) {
         for (int64_t next = 0; next < a.width; next += kLanes) {
@@ -78,8 +83,6 @@ void stage(const Image& a, const Rows& to, int64_t first, int64_t last) {
         }
       }
     }
-  } else if (a.channels == 3 && to.pixel == 3) {
-    for (int64_t r = first; r < last; ++r) interleave<3>(a.data + r * a.sh, a.sc, a.sw, a.width, to.at(r, 0));
   } else {
     for (int64_t r = first; r < last; ++r) {
       const float* from = a.data + r * a.sh;

@@ -263,8 +263,13 @@ static void planes_to_pixels(const PlanesAndPixels& s, const float* planes, floa
   }
   squares(s, [&](int64_t c, int64_t channels, int64_t first, const int64_t (&offset)[kLanes]) {
     V v[kLanes];
+    const float* plane = planes + c * s.plane + first;
+    if (channels == kLanes) {
 #pragma GCC unroll 16
-    for (int i = 0; i < kLanes; ++i) v[i] = i < channels ? load(planes + (c + i) * s.plane + first) : V{};
+      for (int i = 0; i < kLanes; ++i, plane += s.plane) v[i] = load(plane);
+    } else {
+      for (int i = 0; i < kLanes; ++i, plane += s.plane) v[i] = i < channels ? load(plane) : V{};
+    }
     transpose(v);
 #pragma GCC unroll 16
     for (int i = 0; i < kLanes; ++i) store(pixels + offset[i] + c, v[i]);
@@ -284,9 +289,12 @@ static void pixels_to_planes(const PlanesAndPixels& s, const float* pixels, floa
 #pragma GCC unroll 16
     for (int i = 0; i < kLanes; ++i) v[i] = load(pixels + offset[i] + c);
     transpose(v);
+    float* plane = planes + c * s.plane + first;
+    if (channels == kLanes) {
 #pragma GCC unroll 16
-    for (int i = 0; i < kLanes; ++i) {
-      if (i < channels) store(planes + (c + i) * s.plane + first, v[i]);
+      for (int i = 0; i < kLanes; ++i, plane += s.plane) store(plane, v[i]);
+    } else {
+      for (int i = 0; i < channels; ++i, plane += s.plane) store(plane, v[i]);
     }
   });
 }

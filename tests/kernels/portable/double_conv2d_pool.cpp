@@ -49,12 +49,8 @@ double block_error(int64_t images, int64_t in, int64_t mid, int64_t out, int64_t
   std::fill(b2.data() + out, b2.data() + b2.size(), 0.0f);
   const Doubles w1 = random_filter(mid, in, 9), w2 = random_filter(out, mid, 9);
   const std::vector<float> f1(w1.begin(), w1.end()), f2(w2.begin(), w2.end());
-  const bool direct = in <= bk::kDirect;
-  Memory p1((direct ? 9 : 36) * in * round_up(mid, 16)), p2(36 * mid * round_up(out, 16));
-  if (direct)
-    pack_direct(w1, mid, in, 9, p1.data());
-  else
-    pack_winograd(f1.data(), mid, in, p1.data(), 0, round_up(mid, 16) / 16 * in);
+  Memory p1(bk::kTileParts * in * round_up(mid, 16)), p2(bk::kTileParts * mid * round_up(out, 16));
+  pack_winograd(f1.data(), mid, in, p1.data(), 0, round_up(mid, 16) / 16 * in);
   pack_winograd(f2.data(), out, mid, p2.data(), 0, round_up(out, 16) / 16 * mid);
   std::vector<Doubles> pictures(images, Doubles(in * height * width));
   for (int64_t n = 0; n < images; ++n) {
@@ -107,13 +103,9 @@ double gradient_error(int64_t images, int64_t in, int64_t mid, int64_t out, int6
   const auto pack = [](const std::vector<float>& w, int64_t outs, int64_t ins, Memory& to) {
     pack_winograd(w.data(), outs, ins, to.data(), 0, round_up(outs, 16) / 16 * ins);
   };
-  const bool direct = in <= bk::kDirect;
-  Memory p1((direct ? 9 : 36) * in * round_up(mid, 16)), p2(36 * mid * round_up(out, 16));
-  Memory t1(36 * round_up(in, 16) * mid), t2(36 * round_up(mid, 16) * out);
-  if (direct)
-    pack_direct(w1, mid, in, 9, p1.data());
-  else
-    pack(f1, mid, in, p1);
+  Memory p1(bk::kTileParts * in * round_up(mid, 16)), p2(bk::kTileParts * mid * round_up(out, 16));
+  Memory t1(bk::kTileParts * round_up(in, 16) * mid), t2(bk::kTileParts * round_up(mid, 16) * out);
+  pack(f1, mid, in, p1);
   pack(f2, out, mid, p2);
   pack(turned(f1, mid, in), in, mid, t1);
   pack(turned(f2, out, mid), mid, out, t2);
