@@ -12,7 +12,7 @@ struct Rows {
   float* data;
   int64_t count, size, pixel, border;  // rows, floats of a row, floats of a pixel
 
-  float* row(int64_t r) const { return data + (r + count) % count * size; }  // r >= -1
+  float* row(int64_t r) const { return data + (r + count) % count * size; }  // r >= -count
   float* at(int64_t r, int64_t x) const { return row(r) + (x + border) * pixel; }
   void zero(int64_t r) const { __builtin_memset(row(r), 0, size * sizeof(float)); }
   // Beside the `width` pixels of an image.

@@ -160,28 +160,28 @@ def test_a_killed_run_ends_with_the_same_bits(size: int, config: dict, tmp_path:
     assert [name for name in found if found[name] != expected[name]] == []
 
 
+def check_a_kill(config: dict, folder: Path, steps: int, killed: str, begin: int) -> None:
+    """A run of so many steps, killed once, goes on from the one numbered `begin` and leaves what a whole run leaves."""
+    whole, cut = folder / "uninterrupted" / "run", folder / "killed" / "run"
+    assert together(config, whole) == [[*range(steps)]]
+    together(config, cut, killed=(0, killed))
+    assert together(config, cut) == [[*range(begin, steps)]]
+    expected, found = contents(whole), contents(cut)
+    assert found.keys() == expected.keys()
+    assert [name for name in found if found[name] != expected[name]] == []
+
+
 def test_a_killed_compiled_run_ends_with_the_same_bits(config: dict, tmp_path: Path) -> None:
     """It meets an epoch's last part, of 10 clips, first; the whole run one of 15."""
     epochs = {"steps": None, "epochs": 2, "batch": 15, "accumulate": 1, "checkpoint_every": 2}
     config = config | epochs | {"compile": True, "bfloat16": True}
-    whole, killed = tmp_path / "uninterrupted" / "run", tmp_path / "killed" / "run"
-    assert together(config, whole) == [[*range(6)]]
-    together(config, killed, killed=(0, "step 3"))
-    assert together(config, killed) == [[*range(2, 6)]]
-    expected, found = contents(whole), contents(killed)
-    assert [name for name in found if found[name] != expected[name]] == []
+    check_a_kill(config, tmp_path, steps=6, killed="step 3", begin=2)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: training on one is not tested")
 @pytest.mark.parametrize("bfloat16", [False, True])
 def test_a_killed_run_on_a_gpu_ends_with_the_same_bits(bfloat16: bool, config: dict, tmp_path: Path) -> None:
-    config = config | {"device": "cuda", "bfloat16": bfloat16}
-    whole, killed = tmp_path / "uninterrupted" / "run", tmp_path / "killed" / "run"
-    assert together(config, whole) == [[*range(10)]]
-    together(config, killed, killed=(0, "step 5"))
-    assert together(config, killed) == [[*range(4, 10)]]
-    expected, found = contents(whole), contents(killed)
-    assert [name for name in found if found[name] != expected[name]] == []
+    check_a_kill(config | {"device": "cuda", "bfloat16": bfloat16}, tmp_path, steps=10, killed="step 5", begin=4)
 
 
 def test_tensorboard_shows_a_killed_runs_every_step_once(config: dict, tmp_path: Path) -> None:
