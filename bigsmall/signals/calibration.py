@@ -15,8 +15,8 @@ CONFIDENCE = {
 
 # per minute: half an interval is hypot(least, share * standard error)
 INTERVAL = {
-    ("heart rate", "both"): (2.13, 1.5),
-    ("heart rate", "alone"): (1.76, 2.25),
+    ("heart rate", "both"): (2.46, 1.25),
+    ("heart rate", "alone"): (1.66, 2.25),
     ("respiration rate", "both"): (0.29, 2.5),
-    ("respiration rate", "alone"): (0.54, 2.0),
+    ("respiration rate", "alone"): (0.59, 0.0),
 }

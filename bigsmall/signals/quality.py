@@ -25,7 +25,7 @@ from bigsmall.signals.evidence import Band, Line, Spectra, find_line
 from bigsmall.signals.filters import as_signal, check_rate
 from bigsmall.signals.rates import rate_beats, spectrum
 
-ACCEPTED = 0.8  # the least confidence with which a rate is given
+ACCEPTED = 0.9  # the least confidence with which a rate is given
 
 
 @dataclass(frozen=True)
