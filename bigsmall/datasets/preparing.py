@@ -12,12 +12,9 @@ import importlib
 import json
 import os
 import re
-import signal
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +24,7 @@ from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from ..files import sweep, whole
 from ..threads import one_thread
+from ..workers import each
 from .folds import in_fold
 from .prepared import Prepared, write_prepared
 
@@ -165,13 +163,7 @@ def _made(todo: Sequence[Job], folder: Path, workers: int) -> Iterator[Entry]:
     if workers == 1:
         yield from (_make(job, folder) for job in todo)
         return
-    # An interrupt is this process's affair: the others end what they are at.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
-    try:
-        for made in as_completed([pool.submit(_make, job, folder) for job in todo]):
-            yield made.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    yield from each(_make, [(job, folder) for job in todo], workers)
 
 
 def _make(job: Job, folder: Path) -> Entry:

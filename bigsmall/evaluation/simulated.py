@@ -11,16 +11,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from ..datasets.simulator import Spec, draw, simulation
 from ..files import whole
@@ -28,6 +24,7 @@ from ..measure import measure
 from ..results import AU_THRESHOLD, Measurement, Reading
 from ..synthesis import AUS, NEGATIVES
 from ..weights import load
+from ..workers import each
 
 Row = dict[str, Any]
 PathLike = str | os.PathLike[str]
@@ -72,7 +69,7 @@ def render(test: Spec, folder: PathLike, workers: int) -> Iterator[tuple[int, in
     """
     jobs = list(_videos(test, Path(folder)))
     missing = [job for job in jobs if not _told(job[-1]).exists()]
-    yield from each(_render, missing, workers, done=len(jobs) - len(missing))
+    yield from counted(_render, missing, workers, done=len(jobs) - len(missing))
 
 
 def evaluate(
@@ -89,7 +86,7 @@ def evaluate(
     rows, videos = _rows(weights, test, folder), Path(videos or Path(folder) / "videos")
     jobs = [(weights, job, rows / _told(job[-1]).name) for job in _videos(test, videos)]
     missing = [job for job in jobs if not job[-1].exists()]
-    yield from each(_evaluate, missing, workers, done=len(jobs) - len(missing))
+    yield from counted(_evaluate, missing, workers, done=len(jobs) - len(missing))
 
 
 def rows(weights: PathLike, test: Spec, folder: PathLike) -> list[Row]:
@@ -160,24 +157,14 @@ def measured(weights: PathLike, video: Path) -> Row:
     return {name: _rate(of[name], readings[name]) for name in RATES} | {"frames": _frames(truth, result)}
 
 
-def each(
+def counted(
     work: Callable[..., object], jobs: Sequence[tuple[Any, ...]], workers: int, done: int = 0
 ) -> Iterator[tuple[int, int]]:
-    """Call `work(*job)` for every job in `workers` new processes; yields how many are done, from `done` on, and of all.
-
-    The first error is raised when the jobs under way have ended; the others are not begun.
-    """
+    """`workers.each`; yields how many are done, from `done` on, and of all."""
     total = done + len(jobs)
     yield done, total
-    if not jobs:
-        return
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn"), _begin)
-    try:
-        for number, job in enumerate(as_completed([pool.submit(work, *job) for job in jobs]), done + 1):
-            job.result()
-            yield number, total
-    finally:
-        pool.shutdown(cancel_futures=True)
+    for number, _ in enumerate(each(work, jobs, workers), done + 1):
+        yield number, total
 
 
 def key(of: Any) -> str:
@@ -189,11 +176,6 @@ def keep(path: Path, row: Row) -> None:
     """Write a row, whole."""
     with whole(path) as aside:
         aside.write_text(json.dumps(row, ensure_ascii=False), encoding="utf-8")
-
-
-def _begin() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's affair: this process ends what it is at
-    torch.set_num_threads(1)
 
 
 def _videos(test: Spec, folder: Path) -> Iterator[tuple[Spec, int, str | None, Path]]:

@@ -21,7 +21,7 @@ from ..files import whole
 from ..results import DISCLAIMER
 from ..signals.quality import HEART_RATE, RESPIRATION_RATE
 from ..synthesis import Simulation, synthesize
-from .simulated import Row, each, f1, inside, keep, key, measured
+from .simulated import Row, counted, f1, inside, keep, key, measured
 
 if TYPE_CHECKING:
     from ..measure import Progress
@@ -106,7 +106,7 @@ def stress(
         files[path] = spec
         found.append(path)
     missing = [(os.fspath(model), spec, path) for path, spec in files.items() if not path.exists()]
-    for done, of in each(_measure, missing, workers, done=len(files) - len(missing)):
+    for done, of in counted(_measure, missing, workers, done=len(files) - len(missing)):
         if progress:
             progress("simulated videos", done, of)
     videos = [

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from ..files import whole
+from ..workers import each
 from .negatives import negatives
 from .simulator import Simulation
 
@@ -80,24 +78,12 @@ def synthesize_many(
 def in_parallel(
     work: Callable[..., object], jobs: Sequence[tuple[Any, ...]], *, workers: int | None, label: str, before: int = 0
 ) -> None:
-    """Call `work(*job)` for every job in `workers` new processes, with a progress bar that begins at `before`.
-
-    The first error is raised when the jobs under way have ended; the others are not begun.
-    """
+    """`workers.each`, with a progress bar on stderr that begins at `before`."""
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         bar = progress.add_task(label, completed=before, total=before + len(jobs))
-        if not jobs:
-            return
-        count = min(workers or os.cpu_count() or 1, len(jobs))
-        # An interrupt is this process's affair: the others end what they are at.
-        pool = ProcessPoolExecutor(count, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
-        try:
-            for job in as_completed([pool.submit(work, *job) for job in jobs]):
-                job.result()
-                progress.advance(bar)
-        finally:
-            pool.shutdown(cancel_futures=True)
+        for _ in each(work, jobs, workers):
+            progress.advance(bar)
 
 
 def _there(path: Path) -> bool:
