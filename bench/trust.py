@@ -409,7 +409,6 @@ def summary(faces: list[Result], others: list[Result], vital: Vital) -> dict[str
     everything = [r for r in faces + others if r.spec["options"]["seconds"] >= vital.seconds]
     living = [r for r in everything if r.truth is not None and r.spec["kind"] == "face"]
     given, refused = [r for r in living if r.given], [r for r in living if not r.given]
-    sure = [r for r in everything if r.given and r.rate.confidence >= 0.9]
     nothing = [r for r in everything if r.truth is None]
     reasons = Counter(next((w for w in REASONS if w in (r.rate.note or "")), "other") for r in refused)
     return {
@@ -418,7 +417,6 @@ def summary(faces: list[Result], others: list[Result], vital: Vital) -> dict[str
         "mean_absolute_error": _mean([r.error for r in given]),
         "right_within": vital.right,
         "share_right": _mean([r.error <= vital.right for r in given]),
-        "confidence_0.9": {"given": len(sure), "share_right": _mean([r.error <= vital.right for r in sure])},
         "interval": {
             "coverage": _mean([r.covered for r in given]),
             "mean_half_width": _mean([np.ptp(r.rate.interval) / 2 for r in given if r.rate.interval]),
@@ -497,10 +495,6 @@ def table(report: dict[str, Any]) -> str:
         "|---|---|---|",
         row("mean absolute error of what is given", lambda f: f"{f['mean_absolute_error']}"),
         row("right, of what is given", lambda f: f"{f['share_right']:.1%} within {f['right_within']:g}"),
-        row(
-            "right, of what is given with a confidence of 0.9",
-            lambda f: f"{f['confidence_0.9']['share_right']:.1%} of {f['confidence_0.9']['given']}",
-        ),
         row("95 % intervals that hold the truth", lambda f: f"{f['interval']['coverage']:.1%}"),
         row("mean half width of an interval", lambda f: f"{f['interval']['mean_half_width']:.1f}"),
         row("given where there is none", lambda f: f"{f['without']['given']} of {f['without']['videos']}"),
