@@ -123,7 +123,7 @@ struct BackwardWorkspace {
     y_grad = arena.ring(live, kSide * columns + 2, whole(a.out), 1);
     mid_grad = arena.ring(live, kSide * columns + 2, whole(a.mid), 1);
     x_grad = arena.ring(a.x_grad == nullptr ? 0 : kSide * step, kSide * columns, whole(a.in), 0);
-    const int64_t group = Transformed::kVector * ceil_div(lesser(kStep, step * columns), kTiles) / kLanes;
+    const int64_t group = Transformed::kVector * ceil_div(lesser(kStep, step * columns), kGroup) / kLanes;
     v = arena.take(group * greater(whole(a.in), greater(whole(a.mid), whole(a.out))));
     m = arena.take(group * greater(whole(a.in), greater(whole(a.mid), whole(a.out))));
     const int64_t before = arena.size;

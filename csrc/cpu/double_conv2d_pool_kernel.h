@@ -7,6 +7,7 @@
 // was divided.
 
 #include "image_rows.h"
+#include "tile_products.h"
 #include "rows_conv2d.h"
 
 namespace {
@@ -68,7 +69,7 @@ struct Workspace {
     x = arena.ring(kSide * step + 2, kSide * columns + 2, ceil_div(a.in, kLanes) * kLanes, 1);
     mid = arena.ring(kSide * step + kSide + 1, kSide * columns + 2, mid_pixel, 1);
     means = arena.ring(kSide * step / a.pool + 2, a.width / a.pool, y_pixel, 0);
-    const int64_t group = Transformed::kVector * ceil_div(lesser(kStep, step * columns), kTiles) / kLanes;
+    const int64_t group = Transformed::kVector * ceil_div(lesser(kStep, step * columns), kGroup) / kLanes;
     v = arena.take(group * greater(x.pixel, mid_pixel));
     m = arena.take(group * greater(mid_pixel, y_pixel));
     size = arena.size;

@@ -3,10 +3,6 @@
 
 namespace {
 
-BK_INLINE int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
-BK_INLINE int64_t greater(int64_t a, int64_t b) { return a > b ? a : b; }
-BK_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 // A ring of image rows, channels last, with `border` zero pixels on the left.
 struct Rows {
   float* data;

@@ -1,5 +1,5 @@
 // 3x3 convolutions from rows of images to tiles: Winograd's F(6x6, 3x3). Included inside the namespace of each instruction
-// set, after image_rows.h.
+// set, after image_rows.h and tile_products.h.
 //
 // Input tiles of 8x8 are transformed, multiplied as 64 matrix products over the channels, and transformed back, with a
 // fifth of the multiplications. A NaN or infinity therefore reaches all outputs of its tile and not only its own nine.
@@ -7,8 +7,7 @@
 namespace {
 
 constexpr int kInSide = kSide + 2, kOutputs = kSide * kSide;  // of a tile
-constexpr int kTiles = kLanes == 16 ? 12 : kLanes == 8 ? 6 : 5;  // tiles times two vectors of outputs fill the registers
-constexpr int64_t kGroups = 3, kStep = kGroups * kTiles;  // tiles that go through the transforms together: they stay in L2
+constexpr int64_t kGroups = 3, kStep = kGroups * kGroup;  // tiles that go through the transforms together: they stay in L2
 
 struct Layer {
   const float *filter, *bias;
@@ -45,15 +44,7 @@ BK_INLINE void output_transform(const V* m, int64_t step, V* y, int64_t y_step) 
   y[5 * y_step] = m[7 * step] + b + 32.f * e + 0.03125f * g;
 }
 
-// Transformed tiles in groups of up to kTiles: [group][vectors of channels][kTileParts][kTiles][kLanes]. The parts of a
-// tile lie near each other (few pages) and an odd number of cache lines apart (in different sets).
-struct Transformed {
-  static constexpr int64_t kPart = (kTiles | 1) * kLanes, kVector = kTileParts * kPart;
-  float* data;
-  int64_t vectors;
-
-  float* at(int64_t group, int64_t vector) const { return data + (group * vectors + vector) * kVector; }
-};
+using Transformed = TransformedTiles<kTileParts>;
 
 void transform_tile(const float* const* rows, int64_t pixel, int64_t vectors, float* to) {
   for (int64_t c = 0; c < vectors; ++c, to += Transformed::kVector) {
@@ -71,53 +62,13 @@ void transform_tile(const float* const* rows, int64_t pixel, int64_t vectors, fl
   }
 }
 
-// T tiles times N vectors of output channels; `u` holds the filter of each vector.
-template <int T, int N>
-void product(const float* v, const float* const* u, float* m, int64_t channels) {
-  V sum[T][N];
-  const float* w[N];
-  for (int n = 0; n < N; ++n) {
-    w[n] = u[n];
-    for (int t = 0; t < T; ++t) sum[t][n] = V{};
-  }
-  for (; channels > 0; channels -= kLanes, v += Transformed::kVector) {
-    const int64_t stop = lesser(channels, kLanes);
-    for (int64_t k = 0; k < stop; ++k) {
-      V f[N];
-      for (int n = 0; n < N; ++n) {
-        f[n] = load(w[n]);
-        w[n] += 16;
-      }
-      for (int t = 0; t < T; ++t) {
-        const V s = splat(v[t * kLanes + k]);
-        for (int n = 0; n < N; ++n) sum[t][n] += s * f[n];
-      }
-    }
-  }
-  for (int n = 0; n < N; ++n) {
-    for (int t = 0; t < T; ++t) store(m + n * Transformed::kVector + t * kLanes, sum[t][n]);
-  }
-}
-
-using Product = void (*)(const float*, const float* const*, float*, int64_t);
-template <int N, int T>
-Product product_of(int64_t tiles) {
-  if constexpr (T > 1) {
-    if (tiles < T) return product_of<N, T - 1>(tiles);
-  }
-  return &product<T, N>;
-}
-
-// Tiles that go through the transforms together, in groups as even as possible: those from the one numbered `begin`, of
-// `columns` in a row, from the tile row `top` on.
-struct Tiles {
-  int64_t groups, begin, top, columns, first[kGroups + 1];
+// Tiles that go through the transforms together: those from the one numbered `begin`, of `columns` in a row, from the tile
+// row `top` on.
+struct Tiles : Groups<kGroups> {
+  int64_t begin, top, columns;
 
   Tiles(int64_t count, int64_t begin, int64_t top, int64_t columns)
-      : groups(ceil_div(count, kTiles)), begin(begin), top(top), columns(columns) {
-    for (int64_t g = 0; g <= groups; ++g) first[g] = count * g / groups;
-  }
-  int64_t size(int64_t group) const { return first[group + 1] - first[group]; }
+      : Groups(count), begin(begin), top(top), columns(columns) {}
 
   // f(tile of the group, its upper row of outputs, its left column)
   template <class F>
@@ -159,28 +110,6 @@ void transform(const Tiles& tiles, const Rows& from, const Transformed& v) {
     const RowsAt<kInSide> rows(from, y - 1, x - 1);
     transform_tile(rows.at, from.pixel, v.vectors, v.at(g, 0) + i * kLanes);
   });
-}
-
-// The matrix products, one for each part.
-void multiply(const Tiles& tiles, const Transformed& v, const Layer& layer, const Transformed& m) {
-  const int64_t blocks = ceil_div(layer.out, 16);
-  Product pairs[kGroups], singles[kGroups];
-  for (int64_t g = 0; g < tiles.groups; ++g) {
-    pairs[g] = product_of<2, kTiles>(tiles.size(g));
-    singles[g] = product_of<1, kTiles>(tiles.size(g));
-  }
-  for (int64_t p = 0; p < kTileParts; ++p) {
-    for (int64_t n = 0; n < m.vectors; n += 2) {
-      const bool pair = n + 1 < m.vectors;
-      const float* u[2];
-      for (int64_t i = 0; i < 1 + pair; ++i) {
-        const int64_t channel = (n + i) * kLanes;
-        u[i] = layer.filter + ((p * blocks + channel / 16) * layer.in) * 16 + channel % 16;
-      }
-      for (int64_t g = 0; g < tiles.groups; ++g)
-        (pair ? pairs : singles)[g](v.at(g, 0) + p * Transformed::kPart, u, m.at(g, n) + p * Transformed::kPart, layer.in);
-    }
-  }
 }
 
 // A tile's products.
@@ -246,7 +175,7 @@ void winograd(const Layer& layer, const Rows& from, const To& to, int64_t first,
   const Transformed v{v_space, ceil_div(layer.in, kLanes)}, m{m_space, ceil_div(layer.out, 16) * (16 / kLanes)};
   steps(first, last, width, [&](const Tiles& tiles) {
     transform(tiles, from, v);
-    multiply(tiles, v, layer, m);
+    multiply<kGroups>(tiles, v, layer.filter, ceil_div(layer.out, 16), layer.in, m);
     tiles.each([&](int64_t g, int64_t i, int64_t y, int64_t x) {
       to(m.at(g, 0) + i * kLanes, m.vectors, layer.bias, y, x);
     });

@@ -7,6 +7,10 @@ typedef int32_t VI __attribute__((vector_size(BK_LANES * sizeof(int32_t))));
 
 #define BK_INLINE inline __attribute__((always_inline))
 
+static BK_INLINE int64_t lesser(int64_t a, int64_t b) { return a < b ? a : b; }
+static BK_INLINE int64_t greater(int64_t a, int64_t b) { return a > b ? a : b; }
+static BK_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
 static BK_INLINE V load(const float* p) {
   V v;
   __builtin_memcpy(&v, p, sizeof(v));

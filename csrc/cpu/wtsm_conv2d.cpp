@@ -9,7 +9,7 @@ namespace bk {
 
 void conv_row(const ConvRow& row) { BK_DISPATCH(conv_row, row); }
 void conv_tiles(const ConvTiles& tiles) { BK_DISPATCH(conv_tiles, tiles); }
-void tile_inputs(const TileInputs& tiles) { BK_DISPATCH(transform_inputs, tiles); }
+void tile_inputs(const TileInputs& tiles) { BK_DISPATCH(tile_inputs, tiles); }
 void pack_filter(const FilterLayout& layout, const float* weight, float* packed, int64_t begin, int64_t end) {
   BK_DISPATCH(pack_filter, layout, weight, packed, begin, end);
 }

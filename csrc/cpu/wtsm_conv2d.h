@@ -23,7 +23,8 @@ struct ConvRow {
 };
 
 constexpr int kTiles = 30;  // of 3x3 output pixels, computed together: a clip of 9x9 images has 27
-constexpr int kProduct = 64;  // output channels that are computed together
+constexpr int kRoom = 39;     // tiles that a workspace has room for: their groups are padded
+constexpr int kProduct = 32;  // output channels that are computed together
 
 // The 5x5 inputs of up to kTiles tiles of a 3x3 convolution, into the domain of Winograd's F(3x3, 3x3).
 struct TileInputs {
@@ -32,7 +33,7 @@ struct TileInputs {
   int64_t bound[2];
   int64_t row_stride, pixel_stride;  // of src; pixel_stride is a multiple of 16
   int64_t cin;
-  float* out;  // (25, kTiles, pixel_stride)
+  float* out;  // workspace: 25 * kRoom * pixel_stride; from tile_inputs (25, kTiles, pixel_stride)
 };
 
 // The convolution of those tiles.
@@ -42,7 +43,7 @@ struct ConvTiles {
   const float* bias;
   int64_t channels;
   Activation activation;
-  float* product;  // workspace: (25, kTiles, kProduct)
+  float* product;  // workspace: 25 * kRoom * kProduct
   float* out[kTiles];  // each tile's first pixel
   int64_t out_row, out_pixel;
 };

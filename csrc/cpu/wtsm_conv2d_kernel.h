@@ -2,6 +2,7 @@
 // dimension of its input; each of three channel ranges has a base address of its own, so that the shift costs nothing.
 
 #include "activation.h"
+#include "tile_products.h"
 
 constexpr int kVectors = 2;                            // of output channels a block
 constexpr int kMaxPixels = kLanes == 16 ? 14 : 6;      // accumulators = pixels * vectors: 28 of 32, 12 of 16 registers
@@ -95,9 +96,10 @@ static BK_INLINE void output_transform(const V (&m)[5], V (&y)[3]) {
 }
 
 // One vector of channels of one tile, its lanes below cut[0] from src[0], those below cut[1] from src[1], and so on: the
-// shift is part of the load.
+// shift is part of the load; a part of the result lies `part` floats behind the one before.
 template <int SOURCES>
-static BK_INLINE void tile_input(const float* const* src, const int* cut, int64_t c, const TileInputs& s, float* out) {
+static BK_INLINE void tile_input(const float* const* src, const int* cut, int64_t c, const TileInputs& s, float* out,
+                                 int64_t part) {
   VI lane;
   for (int i = 0; i < kLanes; ++i) lane[i] = i;
   V half[5][5];
@@ -119,12 +121,14 @@ static BK_INLINE void tile_input(const float* const* src, const int* cut, int64_
     V v[5];
     input_transform(column, v);
 #pragma GCC unroll 5
-    for (int i = 0; i < 5; ++i) store(out + (i * 5 + j) * kTiles * s.pixel_stride, v[i]);
+    for (int i = 0; i < 5; ++i) store(out + (i * 5 + j) * part, v[i]);
   }
 }
 
-static void transform_inputs(const TileInputs& s) {
-  for (int64_t tile = 0; tile < s.count; ++tile) {
+// A vector of channels of tiles [begin, end) goes where at(tile, channel) says.
+template <class At>
+static BK_INLINE void transform_inputs(const TileInputs& s, int64_t begin, int64_t end, int64_t part, const At& at) {
+  for (int64_t tile = begin; tile < end; ++tile) {
     for (int64_t c = 0; c < s.cin; c += kLanes) {
       // The ranges with channels in this vector: from `first` to `last`.
       const int cut[2] = {static_cast<int>(std::clamp<int64_t>(s.bound[0] - c, 0, kLanes)),
@@ -132,48 +136,60 @@ static void transform_inputs(const TileInputs& s) {
       const int first = cut[0] > 0 ? 0 : cut[1] > 0 ? 1 : 2;
       const int last = cut[0] == kLanes ? 0 : cut[1] == kLanes ? 1 : 2;
       const float* const* src = s.src[tile] + first;
-      float* out = s.out + tile * s.pixel_stride + c;
+      float* out = at(tile, c);
       if (last == first)
-        tile_input<1>(src, cut + first, c, s, out);
+        tile_input<1>(src, cut + first, c, s, out, part);
       else if (last == first + 1)
-        tile_input<2>(src, cut + first, c, s, out);
+        tile_input<2>(src, cut + first, c, s, out, part);
       else
-        tile_input<3>(src, cut, c, s, out);
+        tile_input<3>(src, cut, c, s, out, part);
     }
   }
 }
 
+static void tile_inputs(const TileInputs& s) {
+  transform_inputs(s, 0, s.count, kTiles * s.pixel_stride,
+                   [&](int64_t tile, int64_t c) { return s.out + tile * s.pixel_stride + c; });
+}
+
+using Transformed = TransformedTiles<25>;
+constexpr int kGroups = (kTiles + kGroup - 1) / kGroup;
+static_assert(kGroups * Transformed::kPart <= kRoom * kLanes);
+
 static void conv_tiles(const ConvTiles& s) {
-  static const float zeros[kProduct] = {};
   const TileInputs& in = s.in;
-  transform_inputs(in);
+  const Groups<kGroups> groups(in.count);
+  const Transformed v{in.out, ceil_div(in.cin, kLanes)};
+  for (int64_t g = 0; g < groups.groups; ++g) {
+    transform_inputs(in, groups.first[g], groups.first[g + 1], Transformed::kPart, [&](int64_t tile, int64_t c) {
+      return v.at(g, c / kLanes) + (tile - groups.first[g]) * kLanes;
+    });
+  }
   for (int64_t channel = 0; channel < s.channels; channel += kProduct) {
-    const int64_t channels = std::min<int64_t>(kProduct, s.channels - channel);
-    for (int64_t k = 0; k < 25; ++k) {
-      const float* v = in.out + k * kTiles * in.pixel_stride;
-      conv_row({{v, v, v}, {0, in.cin, in.cin, in.cin}, 0, in.pixel_stride, 1, 1, in.cin, in.count,
-                s.packed + (k * s.channels + channel) * in.cin, zeros, channels, Activation::none,
-                s.product + k * kTiles * channels});
-    }
-    for (int64_t tile = 0; tile < in.count; ++tile) {
-      for (int64_t c = 0; c < channels; c += kLanes) {
-        const V bias = load(s.bias + channel + c);
-        V half[5][3];
+    const Transformed m{s.product, lesser(kProduct, s.channels - channel) / kLanes};
+    multiply(groups, v, s.packed + channel * in.cin, s.channels / 16, in.cin, m);
+    for (int64_t g = 0; g < groups.groups; ++g) {
+      for (int64_t tile = groups.first[g]; tile < groups.first[g + 1]; ++tile) {
+        const float* product = m.at(g, 0) + (tile - groups.first[g]) * kLanes;
+        for (int64_t c = channel; c < channel + m.vectors * kLanes; c += kLanes, product += Transformed::kVector) {
+          const V bias = load(s.bias + c);
+          V half[5][3];
 #pragma GCC unroll 5
-        for (int i = 0; i < 5; ++i) {
-          V m[5];
+          for (int i = 0; i < 5; ++i) {
+            V p[5];
 #pragma GCC unroll 5
-          for (int j = 0; j < 5; ++j) m[j] = load(s.product + ((i * 5 + j) * kTiles + tile) * channels + c);
-          output_transform(m, half[i]);
-        }
-        float* out = s.out[tile] + channel + c;
+            for (int j = 0; j < 5; ++j) p[j] = load(product + (i * 5 + j) * Transformed::kPart);
+            output_transform(p, half[i]);
+          }
+          float* out = s.out[tile] + c;
 #pragma GCC unroll 3
-        for (int j = 0; j < 3; ++j) {
-          const V column[5] = {half[0][j], half[1][j], half[2][j], half[3][j], half[4][j]};
-          V y[3];
-          output_transform(column, y);
+          for (int j = 0; j < 3; ++j) {
+            const V column[5] = {half[0][j], half[1][j], half[2][j], half[3][j], half[4][j]};
+            V y[3];
+            output_transform(column, y);
 #pragma GCC unroll 3
-          for (int i = 0; i < 3; ++i) store(out + i * s.out_row + j * s.out_pixel, activate(y[i] + bias, s.activation));
+            for (int i = 0; i < 3; ++i) store(out + i * s.out_row + j * s.out_pixel, activate(y[i] + bias, s.activation));
+          }
         }
       }
     }

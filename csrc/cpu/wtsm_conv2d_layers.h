@@ -256,7 +256,7 @@ void conv_layer(const Layer& layer, const Shift& s, Activation activation, const
   }
   const int64_t tiles = tiling.count(), groups = each.groups(tiles);
   each(groups, size * 3 / groups, [&](int64_t begin, int64_t end) {
-    const int64_t input = 25 * kTiles * in.channels(), product = 25 * kTiles * kProduct;
+    const int64_t input = 25 * kRoom * in.channels(), product = 25 * kRoom * kProduct;
     const Floats memory = floats(input + product + kTiles * 9 * f.channels());
     float* const space = memory.get();
     for (int64_t g = begin; g < end; ++g) {

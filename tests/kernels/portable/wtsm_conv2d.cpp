@@ -113,7 +113,7 @@ double tiles_error(int64_t cin, int64_t cout, int64_t height, int64_t width, boo
   bias.fill_normal();
   Error error;
   for (Tiles t{frames, down, across}; t.next();) {
-    Memory input(25 * bk::kTiles * pixel), product(25 * bk::kTiles * bk::kProduct), out(t.count * 9 * channels);
+    Memory input(25 * bk::kRoom * pixel), product(25 * bk::kRoom * bk::kProduct), out(t.count * 9 * channels);
     bk::ConvTiles tiles{{t.count, {}, {clip.shift.end(0), clip.shift.end(1)}, clip.width * pixel, pixel, cin, input.data()},
                         packed.data(), bias.data(), channels, a, product.data(), {}, 3 * channels, channels};
     for (int64_t i = 0; i < t.count; ++i) {
@@ -162,7 +162,7 @@ double filter_gradient_error(int64_t cin, int64_t cout, int64_t height, int64_t 
       for (int part = 0; part < 3; ++part) in.src[i][part] = x.window(frame, part, row, column);
       out.src[i] = dy.at(frame, row + 1, column + 1);
     }
-    bk::portable::transform_inputs(in);
+    bk::portable::tile_inputs(in);
     bk::portable::tile_gradients(out);
     for (int64_t p = 0; p < 25; ++p)
       bk::portable::outer_products({t.count, cin, channels, v.data() + p * bk::kTiles * pixel, pixel,
