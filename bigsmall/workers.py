@@ -18,7 +18,7 @@ T = TypeVar("T")
 def each(work: Callable[..., T], jobs: Sequence[tuple[Any, ...]], workers: int | None = None) -> Iterator[T]:
     """Call `work(*job)` for every job, each on one thread; yields what it returns, in the order in which they end.
 
-    The first error is raised when the jobs under way have ended; the others are not begun.
+    The first error is raised when the jobs that the workers have taken have ended; the others are not begun.
 
     Args:
         workers: how many new processes; None for one a core.

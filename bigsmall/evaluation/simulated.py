@@ -22,8 +22,10 @@ from ..datasets.simulator import Spec, draw, simulation
 from ..files import whole
 from ..measure import measure
 from ..results import AU_THRESHOLD, Measurement, Reading
+from ..signals import calibration
+from ..signals.quality import ACCEPTED
 from ..synthesis import AUS, NEGATIVES
-from ..weights import load
+from ..weights import Predictor, load
 from ..workers import each
 
 Row = dict[str, Any]
@@ -78,7 +80,8 @@ def evaluate(
     """Measure what `test` describes and `folder` holds no row of, in `workers` processes; yields rows there, in all.
 
     Args:
-        weights: as `measure` takes them; what was measured with others, whatever their name, counts for nothing.
+        weights: as `measure` takes them; what was measured with others, whatever their name, or with another
+            calibration of the confidence counts for nothing.
         test: as for `render`.
         folder: of the rows.
         videos: as `render`'s folder; what it does not hold is rendered. None: "videos" in `folder`.
@@ -172,6 +175,12 @@ def key(of: Any) -> str:
     return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def row_key(predictor: Predictor, of: Any) -> str:
+    """What a row stands for: which weights measured what, and how sure a rate had to be."""
+    sureness = [ACCEPTED, repr(calibration.CONFIDENCE), repr(calibration.INTERVAL)]
+    return f"{predictor.checksum()[:12]}-{key([of, sureness])}"
+
+
 def keep(path: Path, row: Row) -> None:
     """Write a row, whole."""
     with whole(path) as aside:
@@ -192,7 +201,7 @@ def _told(video: Path) -> Path:
 
 
 def _rows(weights: PathLike, test: Spec, folder: PathLike) -> Path:
-    path = Path(folder) / f"{load(str(weights)).checksum()[:12]}-{key(test)}"
+    path = Path(folder) / row_key(load(str(weights)), test)
     path.mkdir(parents=True, exist_ok=True)
     return path
 

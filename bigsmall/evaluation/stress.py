@@ -21,7 +21,7 @@ from ..files import whole
 from ..results import DISCLAIMER
 from ..signals.quality import HEART_RATE, RESPIRATION_RATE
 from ..synthesis import Simulation, synthesize
-from .simulated import Row, counted, f1, inside, keep, key, measured
+from .simulated import Row, counted, f1, inside, keep, measured, row_key
 
 if TYPE_CHECKING:
     from ..measure import Progress
@@ -95,14 +95,13 @@ def stress(
     _check(levels, point, people, seconds, seed, workers)
     rows = Path(output) / "rows"
     rows.mkdir(parents=True, exist_ok=True)
-    weights_key = predictor.checksum()[:12]
 
     places = [(name, level, person) for name, some in levels.items() for level in some for person in range(people)]
     files: dict[Path, dict[str, Any]] = {}  # the base point, which the factors share, is one video a person
     found = []
     for name, level, person in places:
         spec = {**point, FACTORS[name].option: level, "seconds": seconds, "seed": MOST * seed + person}
-        path = rows / f"{weights_key}-{key(spec)}.json"
+        path = rows / f"{row_key(predictor, spec)}.json"
         files[path] = spec
         found.append(path)
     missing = [(os.fspath(model), spec, path) for path, spec in files.items() if not path.exists()]

@@ -12,6 +12,7 @@ from bigsmall.signals.filters import (
     resample,
     standardize_label,
 )
+from bigsmall.signals.quality import ACCEPTED
 from bigsmall.signals.unsupervised import chrom, green, pos, pseudo_label
 
 T20, T40 = np.arange(600) / 30, np.arange(400) / 10
@@ -306,7 +307,7 @@ def _all_true(results: list[tuple[Rate, float]], at_least, error):
     assert len(given) >= at_least
     for rate, truth in given:
         assert abs(rate.value - truth) < error
-        assert 0.8 <= rate.confidence <= 1
+        assert ACCEPTED <= rate.confidence <= 1
         assert rate.note is None
     inside = [rate.interval[0] <= truth <= rate.interval[1] for rate, truth in given]
     assert np.mean(inside) >= 0.9  # intervals of 95 %

@@ -168,13 +168,13 @@ def test_what_was_measured_is_not_measured_again(done: Any, tmp_path: Path, monk
     shutil.copytree(folder / "rows", out / "rows")
     row = next((folder / "rows").iterdir()).read_text()
 
-    def each(work: object, jobs: list[tuple[Any, ...]], workers: int, done: int) -> list[tuple[int, int]]:
+    def counted(work: object, jobs: list[tuple[Any, ...]], workers: int, done: int) -> list[tuple[int, int]]:
         for _, spec, path in jobs:
             asked.append((spec["light"], spec["seed"]))
             path.write_text(row)
         return [(done, done + len(jobs))]
 
-    monkeypatch.setattr(module, "each", each)
+    monkeypatch.setattr(module, "counted", counted)
     assert stress("default", out, factors=MOTION, **SMALL) == report
     assert asked == []
     stress("default", out, factors={**MOTION, "light": (0.5, 0.8)}, **SMALL)

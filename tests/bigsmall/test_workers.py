@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,27 +36,51 @@ def where(n: int) -> tuple[int, int, int]:
     return n, os.getpid(), torch.get_num_threads()
 
 
+# Each job waits until the other has begun too, in the other process.
 SCRIPT = """
-import os, time
+import os, sys, time
 from bigsmall.workers import each
+job = '''
+import os, time
+open("{name}", "w").write(str(os.getpid()))
+while len(os.listdir()) < 2:
+    time.sleep(0.01)
+time.sleep({seconds})
+'''
 if __name__ == "__main__":
-    jobs = [("import os, time; print(os.getpid(), flush=True); time.sleep(60 * %d)" % n,) for n in {lasting}]
-    list(each(exec, jobs, 2))
+    os.chdir(sys.argv[1])
+    list(each(exec, [(job.format(name=n, seconds=s),) for n, s in enumerate(eval(sys.argv[2]))], 2))
 """
 
 
 @linux
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-@pytest.mark.parametrize("lasting", [(1, 1), (0, 1)], ids=["both at work", "one waits for work"])
-def test_the_workers_end_with_their_parent(tmp_path, number, lasting):
-    path = tmp_path / "script.py"
-    path.write_text(SCRIPT.format(lasting=lasting))
-    with subprocess.Popen([sys.executable, str(path)], stdout=subprocess.PIPE, text=True) as parent:
-        assert parent.stdout
-        workers = {int(parent.stdout.readline()) for _ in lasting}
-        assert Path(f"/proc/{max(workers)}").exists()
-        os.kill(parent.pid, number)
-        end = time.monotonic() + 20
-        while left := {worker for worker in workers if Path(f"/proc/{worker}").exists()}:
-            assert time.monotonic() < end, f"{left} still run"
-            time.sleep(0.02)
+@pytest.mark.parametrize("seconds", [(60, 60), (0, 60)], ids=["both at work", "one waits for work"])
+def test_the_workers_end_with_their_parent(tmp_path, number, seconds):
+    script, folder = tmp_path / "script.py", tmp_path / "workers"
+    script.write_text(SCRIPT)
+    folder.mkdir()
+    parent = subprocess.Popen([sys.executable, str(script), str(folder), repr(seconds)])
+    wait(30, lambda: len(list(folder.iterdir())) == 2)
+    time.sleep(1)  # one has nothing to do
+    workers = {int(path.read_text()) for path in folder.iterdir()}
+    assert len(workers) == 2
+    assert all(map(runs, workers))
+    parent.send_signal(number)
+    parent.wait()
+    wait(20, lambda: not any(map(runs, workers)))
+
+
+def wait(seconds: float, condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def runs(pid: int) -> bool:
+    """A zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
