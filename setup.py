@@ -166,6 +166,7 @@ def extension_arguments() -> dict[str, object]:
         define_macros=[*DEFINITIONS, ("Py_LIMITED_API", "0x030A0000")],
         extra_compile_args=[
             *("-std=c++17", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"),
+            "-falign-loops=64",  # else where the linker puts a product's loop decides over a twentieth of its time
             *("-fvisibility=hidden", "-Wall", "-Wno-psabi"),
         ],
         py_limited_api=True,
