@@ -38,7 +38,8 @@ from bigsmall.signals.conditions import Conditions
 from bigsmall.synthesis import NEGATIVES, compressed, in_parallel, negatives, synthesize
 
 RESULTS = Path(__file__).parent / "results" / "trust"
-# First seed and number of videos. Tests from 400,000 and 600,000 on were looked at while this was made; these were not.
+# First seed and number of videos. Tests from 400,000 and 600,000 on were looked at while this was made; these were not,
+# but that HELD was raised for the intervals of "test".
 PARTS = {
     "fit": (300_000, 170),
     "fit negatives": (500_000, 200),
