@@ -38,7 +38,7 @@ def _loop(config: configurations.Config, batches: Batches, model: models.Network
     parameters = list(model.parameters())
     step = Step(config, work, Group(0, 1, torch.device("cpu")), parameters)
     optimizer, records = make_optimizer(config, parameters), Records(None, {}, 0, False)
-    ahead: Iterator[tuple[int, list[Batch]]] = enumerate(batches.from_step(0, 0, 1, 2))
+    ahead: Iterator[tuple[int, list[Batch]]] = enumerate(batches.from_step(0, 0, 1))
 
     def call() -> list[Tensor]:
         values, norm = step(*next(ahead), records)

@@ -2,8 +2,8 @@
 
 Every op and the model on one thread, counted by `valgrind --tool=callgrind` on each instruction set that valgrind knows
 (3.19 has no AVX-512). `python bench/instructions.py [-o STEM] [--against FILE.json]` writes STEM.json and STEM.md;
---against prints how the counts have changed since that file was written. Needs valgrind, its headers and a C compiler, and
-a quarter of an hour.
+--against prints how the counts have changed since that file was written. Needs valgrind, its headers, a C compiler
+and some minutes.
 """
 
 from __future__ import annotations
@@ -46,8 +46,10 @@ void stop(const char* name) { CALLGRIND_DUMP_STATS_AT(name); CALLGRIND_STOP_INST
 
 
 def calls(clips: int) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """Every op and the model, at the sizes of the other benchmarks, their weights packed before. Big's blocks work clip by
-    clip, so that one tells the same as many, which take valgrind most of an hour."""
+    """Every op and the model, at the sizes of the other benchmarks, their weights packed before.
+
+    Big's blocks work clip by clip: one tells the same as many, which would take an hour.
+    """
     ops = torch.ops.bigsmall_kernels
     small = torch.randn(3 * clips, 32, 9, 9)
     yield "wtsm", lambda: bk.wtsm(small)
