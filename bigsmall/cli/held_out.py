@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def held_out(
     models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Weights, as measure takes them.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the videos, the rows and the results.")],
-    workers: Annotated[int, typer.Option(help="Processes that simulate and measure.")] = 2,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; as many as there are cores.")] = None,
 ) -> None:
     """The default model's own test: 56 simulated videos of a minute, measured from end to end by each MODEL.
 

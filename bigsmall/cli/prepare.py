@@ -24,7 +24,7 @@ def prepare(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The folder of prepared files; what it holds is not made again.")
     ] = Path("prepared"),
-    workers: Annotated[int | None, typer.Option(help="Processes; as many as there are cores.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; as many as there are cores.")] = None,
     verify: Annotated[bool, typer.Option(help="Compare the files that are there with their checksums.")] = False,
 ) -> None:
     """Turn a dataset into the files that training and evaluation read, every recording processed or accounted for.

@@ -22,7 +22,7 @@ def stress(
     people: Annotated[int, typer.Option(help="At each level, the same ones.")] = 8,
     seconds: Annotated[float, typer.Option(help="Of each video.")] = 30.0,
     factors: Annotated[str | None, typer.Option(help="Only these, as in skin_tone,motion; by default all.")] = None,
-    workers: Annotated[int, typer.Option(help="Processes that simulate and measure.")] = 2,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; as many as there are cores.")] = None,
     seed: Annotated[int, typer.Option(help="Another takes other people.")] = 0,
 ) -> None:
     """Error and refusal over skin tone, heart rate, motion, light, compression and more, on simulated videos.

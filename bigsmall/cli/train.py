@@ -17,7 +17,7 @@ def train(
     config: Annotated[str, typer.Argument(help="A YAML file, or 'default' or 'paper' for those that come along.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The run's folder; a run begun there is taken up.")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes of it.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that prepare data, and threads that read it.")] = 2,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes that prepare data; one for each core.")] = None,
 ) -> None:
     """Train a network. With several processes: torchrun --nproc-per-node N -m bigsmall train ..."""
     with sentences():

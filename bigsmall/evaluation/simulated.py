@@ -61,7 +61,7 @@ HELD_OUT: Spec = {
 }
 
 
-def render(test: Spec, folder: PathLike, workers: int) -> Iterator[tuple[int, int]]:
+def render(test: Spec, folder: PathLike, workers: int | None) -> Iterator[tuple[int, int]]:
     """Render what `test` describes and `folder` does not hold yet, in `workers` processes; yields videos there, in all.
 
     Args:
@@ -75,7 +75,7 @@ def render(test: Spec, folder: PathLike, workers: int) -> Iterator[tuple[int, in
 
 
 def evaluate(
-    weights: PathLike, test: Spec, folder: PathLike, workers: int, videos: PathLike | None = None
+    weights: PathLike, test: Spec, folder: PathLike, workers: int | None, videos: PathLike | None = None
 ) -> Iterator[tuple[int, int]]:
     """Measure what `test` describes and `folder` holds no row of, in `workers` processes; yields rows there, in all.
 
@@ -161,7 +161,7 @@ def measured(weights: PathLike, video: Path) -> Row:
 
 
 def counted(
-    work: Callable[..., object], jobs: Sequence[tuple[Any, ...]], workers: int, done: int = 0
+    work: Callable[..., object], jobs: Sequence[tuple[Any, ...]], workers: int | None, done: int = 0
 ) -> Iterator[tuple[int, int]]:
     """`workers.each`; yields how many are done, from `done` on, and of all."""
     total = done + len(jobs)

@@ -68,7 +68,7 @@ def stress(
     people: int = 8,
     seconds: float = 30.0,
     seed: int = 0,
-    workers: int = 2,
+    workers: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Measure simulated people at every level of every factor; a video that was measured before is not measured again.
@@ -80,7 +80,7 @@ def stress(
         factors: which of FACTORS, or other levels of them, `{"motion": [0, 4]}`.
         base: what differs from BASE.
         people: at each level, the same ones. seconds: of each video. seed: others for another.
-        workers: processes.
+        workers: processes; None: one for each core.
         progress: called as by `bigsmall.measure`, with videos.
 
     Returns:
@@ -216,7 +216,7 @@ def _check(
     people: int,
     seconds: float,
     seed: int,
-    workers: int,
+    workers: int | None,
 ) -> None:
     """Before an hour is measured for nothing."""
     _known(list(levels))
@@ -224,7 +224,10 @@ def _check(
         raise ValueError("factors: expected at least one, each with at least one level")
     if unknown := set(base) - set(BASE):
         raise ValueError(f"base has no {', '.join(sorted(unknown))}; it has {', '.join(BASE)}")
-    for name, value, low, high in (("people", people, 1, MOST), ("workers", workers, 1, 512), ("seed", seed, 0, 10**9)):
+    numbers = [("people", people, 1, MOST), ("seed", seed, 0, 10**9)]
+    if workers is not None:
+        numbers.append(("workers", workers, 1, 512))
+    for name, value, low, high in numbers:
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise ValueError(f"{name} was {value!r}, expected an integer from {low} to {high}")
     for name, some in levels.items():

@@ -14,6 +14,8 @@ from torch import Tensor
 from ..datasets import Clips
 from .config import Config
 
+AHEAD = 2  # steps whose batches are read before they are needed, each by a thread of its own
+
 
 class Batch(NamedTuple):
     """B clips of N frames, each with its K - 1 other clips of Small frames behind it; index = (clip*K + k)*N + t."""
@@ -108,20 +110,20 @@ class Batches:
         begins: np.ndarray = first + (shares * room).astype(np.int64)
         return begins
 
-    def from_step(self, first: int, rank: int, of: int, ahead: int) -> Iterator[list[Batch]]:
-        """This process's parts of every step from `first` on, read up to `ahead` steps before they are needed."""
+    def from_step(self, first: int, rank: int, of: int) -> Iterator[list[Batch]]:
+        """This process's parts of every step from `first` on, read some steps before they are needed."""
 
         def read(step: int) -> list[Batch]:
             mine = self.plan(step).part(rank, of)
             parts = (mine.part(i, self.config.accumulate) for i in range(self.config.accumulate))
             return [self.load(part) for part in parts if len(part.clips)]
 
-        with ThreadPoolExecutor(max(1, ahead)) as pool:
+        with ThreadPoolExecutor(AHEAD) as pool:
             try:
-                waiting = [pool.submit(read, step) for step in range(first, min(first + ahead, self.steps))]
+                waiting = [pool.submit(read, step) for step in range(first, min(first + AHEAD, self.steps))]
                 for step in range(first, self.steps):
-                    if step + ahead < self.steps:
-                        waiting.append(pool.submit(read, step + ahead))
+                    if step + AHEAD < self.steps:
+                        waiting.append(pool.submit(read, step + AHEAD))
                     yield waiting.pop(0).result()
             finally:
                 pool.shutdown(cancel_futures=True)

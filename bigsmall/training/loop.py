@@ -60,14 +60,13 @@ def learning_rate(config: Config, step: int, steps: int) -> float:
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (progress - rise) / (1 - rise)))
 
 
-def fit(config: Config, work: Work, folder: Path, group: Group, kept: Kept, told: Told, ahead: int = 2) -> None:
+def fit(config: Config, work: Work, folder: Path, group: Group, kept: Kept, told: Told) -> None:
     """Train `work.model` from the last checkpoint in `folder`, or from where it stands.
 
     Args:
         folder: gets checkpoint.pt, log.csv, angles.csv, validation.csv, tensorboard/ and what `kept` writes.
         kept: which weights are kept beside.
         told: hears of every step and its losses.
-        ahead: steps whose batches are read before they are needed, in as many threads.
 
     Raises:
         ValueError: a loss or gradient that is not finite; the last checkpoint is left as it is.
@@ -87,7 +86,7 @@ def fit(config: Config, work: Work, folder: Path, group: Group, kept: Kept, told
     step_of = Step(config, work, group, parameters)
     every = config.validation.every or batches.steps_of_epoch or 1
     try:
-        for step, parts in enumerate(batches.from_step(first, group.rank, group.size, ahead), first):
+        for step, parts in enumerate(batches.from_step(first, group.rank, group.size), first):
             rate = learning_rate(config, step, batches.steps)
             for settings in optimizer.param_groups:
                 settings["lr"] = rate

@@ -34,7 +34,7 @@ def train(
     output: str | os.PathLike[str],
     overrides: Sequence[str] = (),
     *,
-    workers: int = 2,
+    workers: int | None = None,
     metrics: Metrics | None = None,
 ) -> Path:
     """Prepare the data, train, and write `model.safetensors` with its card; a run is taken up where it was.
@@ -47,7 +47,7 @@ def train(
         output: the run's folder: config.yaml, data/, checkpoint.pt, log.csv, validation.csv, angles.csv, tensorboard/,
             last.safetensors, best.safetensors, top/, model.safetensors. Where the last is there, nothing is done.
         overrides: `key=value` changes of the configuration.
-        workers: processes that prepare data, and threads that read it.
+        workers: processes that prepare data; None: one for each core.
         metrics: called with the network and the validation's recordings after their losses; what it returns is
             recorded with them, and one of its names can be `keep.metric`.
 
@@ -83,7 +83,7 @@ def train(
                     now = " ".join(f"{task} {value:.2f}" for task, value in parts.items())
                     progress.update(bar, completed=step, now=f"{now} {speed or 0:.1f} steps/s")
 
-            fit(settings, work, folder, group, kept, told, workers)
+            fit(settings, work, folder, group, kept, told)
         if group.first:
             kept.end(model, work.batches.steps)
         group.tell(None)  # nobody returns before the file is there
@@ -91,7 +91,7 @@ def train(
 
 
 def _work(
-    config: Config, model: Network, folder: Path, group: Group, workers: int, name: str, metrics: Metrics | None
+    config: Config, model: Network, folder: Path, group: Group, workers: int | None, name: str, metrics: Metrics | None
 ) -> tuple[Work, Card]:
     """What the configuration's data come to for the network, and the card of what will be learnt from them."""
     tasks = tuple(task for task in model.tasks if config.tasks is None or task in config.tasks)
@@ -149,7 +149,7 @@ def _told(task: str, clips: Clips) -> bool:
     return False
 
 
-def _recordings(spec: Mapping[str, Any], folder: Path, group: Group, workers: int) -> list[Prepared]:
+def _recordings(spec: Mapping[str, Any], folder: Path, group: Group, workers: int | None) -> list[Prepared]:
     """Of an entry of the configuration's data, prepared by the first process if it is not yet."""
     of = {key: value for key, value in spec.items() if key not in CHOOSES}
     if "prepared" in of:

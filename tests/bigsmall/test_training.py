@@ -258,7 +258,7 @@ class OneStep:
     def __init__(self, batch: Batch) -> None:
         self.batch = batch
 
-    def from_step(self, first: int, rank: int, of: int, ahead: int) -> Any:
+    def from_step(self, first: int, rank: int, of: int) -> Any:
         return iter([[self.batch]][first:])
 
 
@@ -426,6 +426,29 @@ def test_other_networks_learn_too(name: str, bfloat16: bool, folder: Path, tmp_p
     config = configuration(data, model={"name": name, "options": options}, steps=2, batch=4, frames=3)
     path = train(config | {"bfloat16": bfloat16}, tmp_path / "run")
     assert weights.load(path).tasks == models.build(name, **options).tasks
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recording with everything that any network reads, at the sizes of the paper."""
+    rng, frames = np.random.default_rng(0), 24
+    pictures = {size: rng.integers(0, 256, (frames, size, size, 3), np.uint8) for size in (9, 72, 144, 176)}
+    small = rng.normal(size=(frames, 3, 9, 9)).astype(np.float16)
+    landmarks = rng.uniform(0.2, 0.8, (frames, 49, 2)).astype(np.float32)
+    of_sizes: dict[str, Any] = {f"frames_{size}": pictures[size] for size in (9, 72, 176)}
+    return write_folder(
+        tmp_path_factory.mktemp("everything") / "made", 1, frames=frames, units=weights.ACTION_UNITS, **of_sizes,
+        small=small, landmarks=landmarks, big=pictures[144], big_frame=np.arange(frames),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_every_network_takes_a_step_by_its_name_alone(name: str, everything: Path, tmp_path: Path) -> None:
+    config = configuration(everything, model={"name": name}, steps=1, batch=2)
+    after = weights.load_network(train(config, tmp_path / "run"))[0]
+    before = dict(start(configurations.read(config), print).named_parameters())
+    for parameter, value in after.named_parameters():
+        assert not torch.equal(value, before[parameter]), parameter
 
 
 def test_single_frames_are_clips_of_networks_without_time(folder: Path, tmp_path: Path) -> None:
@@ -678,3 +701,18 @@ def test_a_simulated_dataset_is_prepared_by_the_run_and_the_model_measures(tmp_p
     result = measure(np.stack(list(video.frames(0, len(video)))), fps=20, weights=path)
     assert result.frames["bvp"].notna().mean() > 0.9
     assert result.frames[list(AUS)].notna().to_numpy().mean() > 0.9
+
+
+def test_a_pulse_that_was_learnt_in_seconds_is_measured_in_strangers(tmp_path: Path) -> None:
+    """Plain to see and well lit: what is left to learn is where a pulse shows, and what is none."""
+    plain = {"size": [96, 96], "fps": [20, 20], "pulse": [0.05, 0.05], "motion": [0, 0.05], "heart_rate": [50, 120]}
+    people = {"dataset": "simulator", "count": 8, "seconds": 4, "simulator": plain}
+    config = {
+        "data": {"people": people}, "model": {"name": "small"}, "steps": 150, "batch": 32, "dropout": False,
+        "init": "kaiming", "schedule": "onecycle",
+    }  # fmt: skip
+    path = train(config, tmp_path / "run", workers=1)
+    for seed, rate in ((97, 60), (99, 80), (98, 100)):
+        video = synthesize(seed=seed, seconds=12, fps=20, size=(96, 96), heart_rate=rate, pulse=0.05)
+        given = measure(np.stack(list(video.frames(0, len(video)))), fps=20, weights=path).heart_rate
+        assert given.value == pytest.approx(rate, abs=3), given

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,14 @@ UNITS = ("AU01", "AU12")
 SIZE = 16  # of Big's pictures; Small's have one pixel
 
 
-def write_recording(path: Path, seed: int, frames: int = 30, **changes: Any) -> None:
+def write_recording(path: Path, seed: int, frames: int = 30, units: Sequence[str] = UNITS, **changes: Any) -> None:
     """Two stretches of as many frames; Small shows the pulse and respiration, Big's brightness the first AU."""
     rng, t = np.random.default_rng(seed), np.arange(frames)
     bvp, respiration = (1.4 * np.sin(w * t + rng.uniform(0, 6)).astype(np.float32) for w in (0.7, 0.3))
     small = rng.normal(size=(frames, 3, 1, 1)) * 0.2
     small[:, 0, 0, 0] += bvp
     small[:, 1, 0, 0] += respiration
-    au = (rng.random((frames, 2)) < 0.4).astype(np.uint8).repeat(3, 0)[:frames]
+    au = (rng.random((frames, len(units))) < 0.4).astype(np.uint8).repeat(3, 0)[:frames]
     shown = t[::3]
     arrays = {
         "small": small.astype(np.float16),
@@ -37,7 +38,7 @@ def write_recording(path: Path, seed: int, frames: int = 30, **changes: Any) -> 
     }
     meta = {
         "name": path.stem, "subject": path.stem, "dataset": "made", "fps": 30.0, "convention": "exact", "crop": "face",
-        "big_mean": 110.0, "big_std": 60.0, "action_units": UNITS,
+        "big_mean": 110.0, "big_std": 60.0, "action_units": units,
     }  # fmt: skip
     write_prepared(path, {**arrays, **changes}, meta)
 
