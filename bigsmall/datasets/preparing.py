@@ -108,7 +108,8 @@ def prepare(
     written = folder / "spec.json"
     if written.exists() and (before := json.loads(written.read_text(encoding="utf-8"))) != wanted:
         differing = sorted(key for key in {*before, *wanted} if before.get(key) != wanted.get(key))
-        raise ValueError(f"folder: {folder} was prepared with another {', '.join(differing)}; take another folder")
+        told = "; ".join(f"{key} was {before.get(key)!r}, now {wanted.get(key)!r}" for key in differing)
+        raise ValueError(f"folder: {folder} was prepared otherwise ({told}); take another folder")
     found = jobs(wanted)
     if unknown := left_out - {job.name for job in found}:
         raise ValueError(f"skip: no recording is called {', '.join(sorted(unknown))}")

@@ -19,6 +19,7 @@ CHOICES = {
     "schedule": ("constant", "onecycle"),
     "device": ("auto", "cpu", "cuda"),
 }
+EPOCHS = 5  # where neither these nor steps are given
 AT_LEAST_ONE = ("batch", "clips", "accumulate", "checkpoint_every")
 NOT_NEGATIVE = ("learning_rate", "weight_decay", "momentum", "clip_norm", "angles_every")
 
@@ -77,7 +78,7 @@ class Config:
         data: {NAME: entry}; an entry is {prepared: FOLDER} or a specification for `bigsmall.datasets.prepare`, with
             optionally subjects, fold, and share: its part of each batch, relative to the others' (with `steps`).
         batch: clips of a step, on all processes together. frames: of a clip; None: the network's n_segment.
-        epochs | steps: passes over all clips, or steps of clips drawn with replacement.
+        epochs | steps: passes over all clips, or steps of clips drawn with replacement; neither: 5 epochs.
         clips: of Small frames for each clip, the others beginning anywhere in its stretch; more than one needs a
             network of Big and Small, whose Big then is computed once for all of them.
         mirror: left to right, half of the clips.
@@ -135,8 +136,10 @@ class Config:
             for name in names:
                 if (value := getattr(self, name)) is not None and value < least:
                     raise ValueError(f"{name} was {value}, expected at least {least}")
-        if (self.epochs is None) == (self.steps is None):
-            raise ValueError(f"either epochs or steps must be given, got {self.epochs} and {self.steps}")
+        if self.epochs is None and self.steps is None:
+            object.__setattr__(self, "epochs", EPOCHS)
+        elif self.epochs is not None and self.steps is not None:
+            raise ValueError(f"epochs was {self.epochs} and steps {self.steps}, expected one of them")
         for name in ("epochs", "steps"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name} was {value}, expected at least 1")

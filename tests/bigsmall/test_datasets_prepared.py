@@ -396,7 +396,7 @@ def test_a_changed_file_is_found_by_its_checksum(tmp_path, monkeypatch):
 
 def test_a_folder_holds_one_specification(tmp_path, monkeypatch):
     folder = recordings(tmp_path, 2)
-    with pytest.raises(ValueError, match="was prepared with another count, dataset"):
+    with pytest.raises(ValueError, match=r"\(count was None, now 2; dataset was 'made', now 'simulator'\)"):
         prepare({"dataset": "simulator", "count": 2}, folder)
 
 

@@ -1,6 +1,7 @@
 """Training: what goes into a step, what comes out of it, and what a run leaves behind."""
 
 import csv
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,14 @@ def test_the_papers_recipe() -> None:
     assert prevalence == [9.4, 7.9, 5.6, 48.9, 65.3, 64.0, 57.0, 59.3, 10.5, 12.6, 16.6, 3.8]
 
 
+def test_data_alone_are_learnt_by_the_papers_recipe() -> None:
+    """But for how rare each unit is: that is the data's own."""
+    alone = configurations.read({"data": {"mine": {"prepared": "somewhere"}}})
+    paper = configurations.read("paper", ["data.bp4d_plus.prepared=somewhere"])
+    assert alone.pos_weight == "auto"
+    assert replace(alone, data=paper.data, pos_weight=paper.pos_weight) == paper
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -84,7 +93,7 @@ def test_the_papers_recipe() -> None:
         ("model.nam=big", "model.nam.*there are name, options"),
         ("keep.tops=2", "keep.tops.*there are metric, largest, top"),
         ("steps=many", "steps.*'many'"),
-        ("epochs=2", "either epochs or steps.*2 and 6"),
+        ("epochs=2", "epochs was 2 and steps 6, expected one of them"),
         ("steps=0", "steps was 0, expected at least 1"),
         ("model.name=bigsmal", "'bigsmal', expected one of bigsmall, bigsmall_tsm"),
         ("optimizer=adam", "optimizer was 'adam', expected one of adamw, sgd"),
