@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <numeric>
+#include <type_traits>
 #include <vector>
 
 namespace bk {
@@ -22,6 +23,10 @@ struct Axis {
   bool fits16 = false;                      // weighted sums of bytes are whole and below 2^16
   std::vector<int64_t> first, begin;        // first counts from start
   std::vector<float> weight;
+  // The same for as many source pixels for each target, inside the extent: their weights are zero where they are not its own.
+  int64_t taps = 0;
+  std::vector<int64_t> window;
+  std::vector<float> window_weight;
 
   Axis(double from, double length, int64_t size, int64_t pixels) : size(size) {
     constexpr double kNothing = 1e-9;  // what rounding leaves of the neighbour of a whole edge
@@ -45,6 +50,13 @@ struct Axis {
       extent = p;
     }
     begin.push_back(static_cast<int64_t>(weight.size()));
+    for (int64_t i = 0; i < size; ++i) taps = std::max(taps, begin[i + 1] - begin[i]);
+    window_weight.resize(size * taps);
+    for (int64_t i = 0; i < size; ++i) {
+      window.push_back(std::min(first[i], extent - taps));
+      std::copy(weight.begin() + begin[i], weight.begin() + begin[i + 1],
+                window_weight.begin() + i * taps + first[i] - window[i]);
+    }
   }
 };
 

@@ -32,17 +32,46 @@ static void mix_rows(const E* rows, int64_t stride, const float* weight, int64_t
 }
 
 // Area sums -> pixels as the convention keeps them, rounded as a division rounds.
-static BK_INLINE void finish(float* y, int64_t n, float area, Pixels pixels) {
+template <Pixels kPixels>
+static void finish(float* y, int64_t n, float area) {
   constexpr float kWhole = 1 << 23;  // added and taken away, it rounds to whole numbers, halves to even
-  const float share = 1 / area, least = pixels == Pixels::unit ? 1 / 255.0f : -INFINITY, whole = pixels == Pixels::rounded ? kWhole : 0;
+  const float share = 1 / area;
   for (int64_t i = 0; i < n; ++i) {
     float v = y[i] * share;
     if constexpr (kLanes > 4)
       v = __builtin_fmaf(__builtin_fmaf(-v, area, y[i]), share, v);
     else  // without fused multiply-add
       v = y[i] / area;
-    v = (v + whole) - whole;
-    y[i] = v < least ? least : v;
+    if constexpr (kPixels == Pixels::rounded) v = (v + kWhole) - kWhole;
+    if constexpr (kPixels == Pixels::unit) v = v < 1 / 255.0f ? 1 / 255.0f : v;
+    y[i] = v;
+  }
+}
+
+// Targets of `count` <= kRows mixed rows, of K source pixels each or, for K = 0, of their own. Ahead of each, three cache lines
+// of what is read next come into L2, `step` bytes on from target to target.
+template <int K>
+static void mix_columns(const float* mixed, int64_t stride, const Axis& columns, int64_t count, const char* ahead, int64_t step,
+                        float* y) {
+  const int64_t size = columns.size;
+  for (int64_t j = 0; j < size; ++j, ahead += step, y += 3) {
+    for (int line = 0; line < 3; ++line) __builtin_prefetch(ahead + 64 * line, 0, 2);
+    const float* in = mixed + 3 * (K ? columns.window[j] : columns.first[j]);
+    const float* weight = K ? columns.window_weight.data() + j * K : columns.weight.data() + columns.begin[j];
+    const int64_t taps = K ? K : columns.begin[j + 1] - columns.begin[j];
+    Pixel sum[kRows] = {};
+    for (int64_t k = 0; k < taps; ++k, in += 3) {
+      for (int r = 0; r < kRows; ++r) {
+        Pixel v;
+        __builtin_memcpy(&v, in + r * stride, sizeof(v));
+        sum[r] += v * weight[k];
+      }
+    }
+    if (j + 1 < size && count == kRows) {
+      for (int r = 0; r < kRows; ++r) __builtin_memcpy(y + 3 * r * size, &sum[r], sizeof(Pixel));
+    } else {  // the next row is there already
+      for (int64_t r = 0; r < count; ++r) __builtin_memcpy(y + 3 * r * size, &sum[r], 3 * sizeof(float));
+    }
   }
 }
 
@@ -59,30 +88,21 @@ static void resize(const E* x, int64_t stride, const Axis& rows, const Axis& col
       mix_rows<A>(x + rows.first[i + r] * stride, stride, rows.weight.data() + k, rows.begin[i + r + 1] - k, width,
                mixed + r * mixed_stride);
     }
-    // The rows to be read next come into L2 while these are mixed across.
     const int64_t next = std::min(i + kRows, size - 1), last = std::min(i + 2 * kRows, size) - 1;
     const char* ahead = reinterpret_cast<const char*>(x + rows.first[next] * stride);
-    const char* end = reinterpret_cast<const char*>(x + rows.first[last] * stride + width);
-    for (int64_t j = 0; j < size; ++j) {
-      for (int line = 0; line < 3 && ahead < end; ++line, ahead += 64) __builtin_prefetch(ahead, 0, 2);
-      const float* in = mixed + 3 * columns.first[j];
-      Pixel sum[kRows] = {};
-      for (int64_t k = columns.begin[j]; k < columns.begin[j + 1]; ++k, in += 3) {
-        for (int r = 0; r < kRows; ++r) {
-          Pixel v;
-          __builtin_memcpy(&v, in + r * mixed_stride, sizeof(v));
-          sum[r] += v * columns.weight[k];
-        }
-      }
-      for (int64_t r = 0; r < count; ++r) {
-        float* out = y + ((i + r) * size + j) * 3;
-        if (j + 1 < size)
-          __builtin_memcpy(out, &sum[r], sizeof(Pixel));
-        else  // the next row is there already
-          __builtin_memcpy(out, &sum[r], 3 * sizeof(float));
-      }
-    }
-    finish(y + i * size * 3, count * size * 3, area, pixels);
+    const int64_t step = (reinterpret_cast<const char*>(x + rows.first[last] * stride + width) - ahead) / size;
+    const auto across = std::is_same_v<E, float> ? mix_columns<0>  // differences may be NaN, and zero times that is
+                        : columns.taps == 2      ? mix_columns<2>
+                        : columns.taps == 3      ? mix_columns<3>
+                        : columns.taps == 4      ? mix_columns<4>
+                        : columns.taps == 5      ? mix_columns<5>
+                        : columns.taps == 6      ? mix_columns<6>
+                                                 : mix_columns<0>;
+    across(mixed, mixed_stride, columns, count, ahead, step, y + i * size * 3);
+    const auto finished = pixels == Pixels::exact ? finish<Pixels::exact>
+                          : pixels == Pixels::unit ? finish<Pixels::unit>
+                                                   : finish<Pixels::rounded>;
+    finished(y + i * size * 3, count * size * 3, area);
   }
 }
 
