@@ -48,7 +48,7 @@ void stop(const char* name) { CALLGRIND_DUMP_STATS_AT(name); CALLGRIND_STOP_INST
 def calls(clips: int) -> Iterator[tuple[str, Callable[[], Any]]]:
     """Every op and the model, at the sizes of the other benchmarks, their weights packed before.
 
-    Big's blocks work clip by clip: one tells the same as many, which would take an hour.
+    Big's blocks work clip by clip: of them, and of the model, one tells the same as many, which would take an hour.
     """
     ops = torch.ops.bigsmall_kernels
     small = torch.randn(3 * clips, 32, 9, 9)

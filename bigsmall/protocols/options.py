@@ -35,7 +35,7 @@ class Options:
         pretrained: {ROW: a run or weight file} that the second training starts from, in place of a first one; for
             Fig. 6 the network that is looked at.
         simulator: changes of simulated.yaml: `simulator.learn.count=60`.
-        workers: processes that prepare data.
+        workers: processes that prepare data; None: one for each core.
     """
 
     data: dict[str, Any] | None = None

@@ -58,8 +58,9 @@ def run(config: dict[str, Any], output: Path, rank: int, size: int, port: int, k
 
     def event(name: str) -> None:
         if f"{name} {now}" == killed:
-            while rank and str(now) not in output.with_name("steps0").read_text().split():
-                time.sleep(0.01)  # the first process, which writes the tables, is as far
+            end = time.monotonic() + 60  # or the first process is not there any more
+            while rank and str(now) not in output.with_name("steps0").read_text().split() and time.monotonic() < end:
+                time.sleep(0.01)  # until the first process, which writes the tables, is as far
             os.kill(os.getpid(), signal.SIGKILL)
 
     def before(function: Callable[..., Any], name: Callable[..., str]) -> Callable[..., Any]:
