@@ -67,8 +67,8 @@ def render(test: Spec, folder: PathLike, workers: int | None) -> Iterator[tuple[
     Args:
         test: the ranges that `datasets.simulator.simulation` draws from, how many `videos`, how many `negatives` of
             each kind, videos without a pulse, and the `crf` of x264 that all go through.
-        workers: None: one for each core.
         folder: gets a folder of its own for each test: 00000.mp4 with its truth, 00000.csv, and what it is, 00000.json.
+        workers: processes; None: one for each core.
     """
     jobs = list(_videos(test, Path(folder)))
     missing = [job for job in jobs if not _told(job[-1]).exists()]
