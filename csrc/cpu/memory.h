@@ -1,12 +1,27 @@
 // Memory of a call, which its thread keeps for its next calls.
 #pragma once
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 #include <cstdint>
 #include <memory>
 #include <new>
 #include <vector>
 
 namespace bk {
+
+// Asks for huge pages under what is new and large: to fault it in by small ones costs more than to write it, on a virtual
+// machine up to 2 microseconds for 4 KB.
+inline void huge_pages([[maybe_unused]] void* data, [[maybe_unused]] int64_t bytes) {
+#ifdef __linux__
+  constexpr uintptr_t kPage = uintptr_t{1} << 21;
+  const uintptr_t first = (reinterpret_cast<uintptr_t>(data) + kPage - 1) & ~(kPage - 1);
+  const uintptr_t last = (reinterpret_cast<uintptr_t>(data) + static_cast<uintptr_t>(bytes)) & ~(kPage - 1);
+  if (last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#endif
+}
 
 // Blocks that a thread has no use for at the moment. To get pages from the system anew costs more than a small layer's
 // arithmetic on them: a microsecond for 4 KB, and an allocator gives back to it what lies at the end of its heap.

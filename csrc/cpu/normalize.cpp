@@ -4,10 +4,6 @@
 #include "isa.h"
 #include "tensor.h"
 
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
-
 #define BK_KERNEL "normalize_kernel.h"
 #include "each_isa.h"
 
@@ -23,16 +19,6 @@ struct Spans {
   int64_t start(int64_t k) const { return k % rows * length + k / rows * kSpan; }
   int64_t size(int64_t k) const { return std::min(kSpan, length - k / rows * kSpan); }
 };
-
-// Asks for huge pages under a large result: faulting it in by small ones costs more than writing it.
-void huge_pages(void* data, int64_t bytes) {
-#ifdef __linux__
-  constexpr uintptr_t kPage = uintptr_t{1} << 21;
-  const uintptr_t first = (reinterpret_cast<uintptr_t>(data) + kPage - 1) & ~(kPage - 1);
-  const uintptr_t last = (reinterpret_cast<uintptr_t>(data) + static_cast<uintptr_t>(bytes)) & ~(kPage - 1);
-  if (last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
-#endif
-}
 
 // `source(k)` gives what is normalised from the k-th value on.
 template <class Source, class R>
@@ -76,7 +62,6 @@ Tensor normalized(const char* op, const Tensor& frames, bool difference, double 
   const int32_t real = wide ? dtype : aoti_torch_dtype_float32();
   Tensor y = nhwc ? empty4({size[0], size[1], size[2], size[3]}, real, true) : empty_cpu(size.data(), stride.data(), dim, real);
   if (y.numel() == 0) return y;
-  huge_pages(y.mutable_data_ptr(), y.numel() * (wide ? 8 : 4));
   const auto typed = [&](auto zero) {
     using E = decltype(zero);
     const E* in = static_cast<const E*>(x.const_data_ptr());

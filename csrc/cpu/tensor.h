@@ -21,6 +21,8 @@
 #include <utility>
 #include <vector>
 
+#include "memory.h"
+
 namespace bk {
 
 using torch::headeronly::ScalarType;
@@ -73,7 +75,11 @@ inline Tensor empty_cpu(const int64_t* size, const int64_t* stride, int64_t dim,
   AtenTensorHandle handle = nullptr;
   TORCH_ERROR_CODE_CHECK(
       aoti_torch_empty_strided(dim, size, stride, dtype, aoti_torch_device_type_cpu(), 0, &handle));
-  return Tensor(handle);
+  Tensor y(handle);
+  int64_t bytes = 0;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_storage_size(handle, &bytes));
+  huge_pages(y.mutable_data_ptr(), bytes);
+  return y;
 }
 inline Tensor empty4(const Size4& size, int32_t dtype, bool nhwc) {
   const Size4 stride = nhwc ? nhwc_strides(size) : nchw_strides(size);
