@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ CONVENTIONS = {
     "toolbox": _Convention("rounded", 0, 0, 1),
     "toolbox-pre225": _Convention("rounded", 1, 1, 1),
 }
+Scalar: TypeAlias = float | Tensor  # a tensor of no dimension
 EPS = 1e-7  # of the difference's denominator, as released (FACTS 3.2)
 
 
@@ -45,20 +47,30 @@ class InputStats(NamedTuple):
         least = 2 + _convention(convention).dropped
         if sums.dim() != 2 or sums.shape[1] != 4 or len(sums) < least:
             raise ValueError(f"sums must be (T, 4) with T >= {least}, got {tuple(sums.shape)}")
-        return cls(*_statistics(sums, big_size, convention).tolist())
+        return cls(*map(float, _statistics(sums, big_size, convention)))
 
 
-def _statistics(sums: Tensor, big_size: int, convention: str) -> Tensor:
+def _statistics(sums: Tensor, big_size: int, convention: str) -> tuple[Scalar, Scalar, Scalar]:
+    """Numbers where they are at hand; on a GPU and in compiled code tensors, so that nothing is waited for."""
     rule = _convention(convention)
     pixels = 3 * big_size * big_size
     n_differences = len(sums) - 1 - rule.dropped
-    of_pixels = sums[:, :2].sum(0) / (len(sums) * pixels)
-    of_differences = sums[:n_differences, 2:].sum(0) / (max(n_differences + rule.zeros_before, 1) * pixels)
-    mean, square = torch.stack((of_pixels, of_differences), 1)
+    totals = sums.sum(0)
+    if rule.dropped:
+        totals = torch.cat((totals[:2], sums[:n_differences, 2:].sum(0)))
+    at_hand = not sums.is_cuda and not torch.compiler.is_compiling()
+    x, xx, d, dd = totals.tolist() if at_hand else totals.unbind()
+    n = len(sums) * pixels
+    n_d = max(n_differences + rule.zeros_before, 1) * pixels
+    return x / n, _deviation(x / n, xx / n), _deviation(d / n_d, dd / n_d)
+
+
+def _deviation(mean: Scalar, square: Scalar) -> Scalar:
     variance = square - mean * mean
     # Pixels are float32: a spread below their rounding is a constant picture.
-    std = torch.where(variance > 1e-12 * square, variance, 0.0).sqrt()
-    return torch.stack((mean[0], std[0], std[1]))
+    if isinstance(variance, Tensor):
+        return torch.where(variance > 1e-12 * square, variance, 0.0).sqrt()
+    return math.sqrt(variance) if variance > 1e-12 * square else 0.0
 
 
 def _convention(name: str) -> _Convention:
@@ -75,8 +87,10 @@ def _frames_and_boxes(frames: Tensor, boxes: Tensor | None, least: int) -> tuple
     n, height, width, _ = frames.shape
     if boxes is None:
         # filled on its device: numbers that come from the host would have a GPU waited for
-        whole = [torch.full((1,), v, dtype=torch.float64, device=frames.device) for v in (0, 0, width, height)]
-        return frames, torch.cat(whole).expand(n, 4)
+        whole = torch.zeros(4, dtype=torch.float64, device=frames.device)
+        whole[2].fill_(width)
+        whole[3].fill_(height)
+        return frames, whole.expand(n, 4)
     _check.tensor("boxes", boxes)
     if boxes.shape not in ((4,), (n, 4)):
         raise ValueError(f"boxes must be (4,) or ({n}, 4): x, y, w, h in pixels, got {tuple(boxes.shape)}")
@@ -167,14 +181,17 @@ def bigsmall_inputs(
         zeros = small.new_zeros(rule.zeros_before + rule.zeros_after, *small.shape[1:])
         small = torch.cat((small[:n_differences], zeros))
     length = len(small) // n_segment * n_segment
-    if stats is None:
-        mean, std, diff_std = _statistics(sums, big_size, convention).unbind()
-    else:
-        mean, std, diff_std = (torch.full((), v, dtype=torch.float64, device=big.device) for v in stats)
-    big = big[: length // every].sub_(mean.float()).mul_(_reciprocal(std))
+    mean, std, diff_std = _statistics(sums, big_size, convention) if stats is None else stats
+    big = big[: length // every].sub_(_float(mean)).mul_(_reciprocal(std))
     return big, small[:length].mul_(_reciprocal(diff_std))
 
 
-def _reciprocal(std: Tensor) -> Tensor:
+def _float(value: Scalar) -> Scalar:
+    return value.float() if isinstance(value, Tensor) else value
+
+
+def _reciprocal(std: Scalar) -> Scalar:
     """1 / std, and 0 for a constant video, whose inputs are zeros (FACTS 3.2)."""
-    return torch.where(std == 0, 0.0, 1 / torch.where(std == 0, 1.0, std)).float()
+    if isinstance(std, Tensor):
+        return torch.where(std == 0, 0.0, 1 / torch.where(std == 0, 1.0, std)).float()
+    return 1 / std if std else 0.0

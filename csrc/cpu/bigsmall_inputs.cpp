@@ -31,12 +31,12 @@ class Resizer {
  public:
   explicit Resizer(const Inputs& in) : in_(in) {}
 
-  void operator()(int64_t t, const Box& box, float* y) {
+  void operator()(int64_t t, const Box& box, const Use& use) {
     if (!rows_ || box != box_) {
       box_ = box;
       rows_.emplace(box[1], box[3], in_.big_size, in_.size[1]);
       columns_.emplace(box[0], box[2], in_.big_size, in_.size[2]);
-      mixed_ = floats(kRows * (3 * columns_->extent + 4));
+      scratch_ = floats(scratch(*columns_));
     }
     const uint8_t* x = in_.frames + t * in_.stride[0] + rows_->start * in_.stride[1] + columns_->start * in_.stride[2];
     int64_t stride = in_.stride[1];
@@ -51,47 +51,39 @@ class Resizer {
       }
       x = copy_.data();
     }
-    const float area = static_cast<float>(rows_->total * columns_->total * (in_.pixels == Pixels::unit ? 255 : 1));
-    if (rows_->fits16)
-      BK_DISPATCH(resize<uint16_t>, x, stride, *rows_, *columns_, area, in_.pixels, mixed_.get(), y);
-    else
-      BK_DISPATCH(resize<float>, x, stride, *rows_, *columns_, area, in_.pixels, mixed_.get(), y);
+    BK_DISPATCH(frame, {x, stride, *rows_, *columns_, in_.pixels}, use, scratch_.get());
   }
 
  private:
   const Inputs& in_;
   Box box_{};
   std::optional<Axis> rows_, columns_;
-  Floats mixed_;
+  Floats scratch_;
   std::vector<uint8_t> copy_;
 };
 
 // Frames [first, last), and the one after, which their last difference reads.
 void run(const Inputs& in, int64_t first, int64_t last) {
-  const int64_t big = in.big_size * in.big_size, small = in.small_size * in.small_size;
+  const int64_t big = 3 * in.big_size * in.big_size, small = 3 * in.small_size * in.small_size;
   Resizer resizer(in);
   const Axis down(0, static_cast<double>(in.big_size), in.small_size, in.big_size);
-  const float small_area = static_cast<float>(down.total * down.total);
-  Floats x = floats(3 * big), next = floats(3 * big);
-  const Floats averages = floats(3 * small), mixed = floats(kRows * (3 * in.big_size + 4));
-  resizer(first, in.box(first), x.get());
+  const Floats x = floats(big + kPad);
+  const auto alone = [&](int64_t t) {
+    float* planes = t % in.every == 0 ? in.big + t / in.every * big : nullptr;
+    return Use{x.get(), true, in.sums + 4 * t, planes, nullptr, in.eps, nullptr, nullptr};
+  };
+  resizer(first, in.box(first), alone(first));
   for (int64_t t = first; t < last; ++t) {
-    double* sums = in.sums + 4 * t;
-    BK_DISPATCH(sums, x.get(), 3 * big, &sums[0], &sums[1]);
-    if (t % in.every == 0) BK_DISPATCH(to_planes, x.get(), big, in.big + t / in.every * 3 * big);
-    sums[2] = sums[3] = 0;
+    double* of_differences = in.sums + 4 * t + 2;
+    of_differences[0] = of_differences[1] = 0;
     if (t + 1 == in.size[0]) break;
-    resizer(t + 1, in.box(t), next.get());
-    BK_DISPATCH(differences, x.get(), next.get(), 3 * big, in.eps);
-    BK_DISPATCH(sums, x.get(), 3 * big, &sums[2], &sums[3]);
-    BK_DISPATCH(resize<float>, static_cast<const float*>(x.get()), 3 * in.big_size, down, down, small_area, Pixels::exact,
-                mixed.get(), averages.get());
-    BK_DISPATCH(to_planes, averages.get(), small, in.small + t * 3 * small);
-    if (t + 1 == last) break;
-    if (in.box(t + 1) == in.box(t))
-      x.swap(next);
-    else
-      resizer(t + 1, in.box(t + 1), x.get());
+    const bool more = t + 1 < last, keep = more && in.box(t + 1) == in.box(t);
+    Use use = keep ? alone(t + 1) : Use{x.get(), false, nullptr, nullptr, nullptr, in.eps, nullptr, nullptr};
+    use.down = &down;
+    use.of_differences = of_differences;
+    use.small = in.small + t * small;
+    resizer(t + 1, in.box(t), use);
+    if (more && !keep) resizer(t + 1, in.box(t + 1), alone(t + 1));
   }
 }
 

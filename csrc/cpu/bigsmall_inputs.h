@@ -5,12 +5,23 @@
 #include <cmath>
 #include <cstdint>
 #include <numeric>
-#include <type_traits>
 #include <vector>
+
+#include "isa.h"
+#ifdef BK_X86
+#pragma GCC diagnostic push  // what GCC 12 finds wrong in its own header
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#include <immintrin.h>
+#pragma GCC diagnostic pop
+#endif
 
 namespace bk {
 
 constexpr int64_t kRows = 4;  // target rows at a time, so that a column's weight is loaded once for all of them
+constexpr int64_t kPad = 48;  // floats behind a row or a picture, which the end of three vectors may read or write
+
+constexpr int64_t kMostTaps = 255;  // of whole weights that come to as much
 
 enum class Pixels { exact, unit, rounded };
 
@@ -20,13 +31,18 @@ enum class Pixels { exact, unit, rounded };
 struct Axis {
   int64_t size = 0, start = 0, extent = 0;  // targets; the first source pixel of all and how many there are
   double total = 0;                         // of a target's weights
-  bool fits16 = false;                      // weighted sums of bytes are whole and below 2^16
   std::vector<int64_t> first, begin;        // first counts from start
   std::vector<float> weight;
   // The same for as many source pixels for each target, inside the extent: their weights are zero where they are not its own.
   int64_t taps = 0;
   std::vector<int64_t> window;
   std::vector<float> window_weight;
+  // The same in whole numbers, where a target's weights come to at most 255: two pixels' weights as a pair of bytes, pair
+  // after pair of a target; and as a pair of shorts, for each of four channels, target after target of a pair.
+  bool fits_bytes = false;
+  int64_t pairs = 0;
+  std::vector<uint16_t> byte_pairs;
+  std::vector<uint32_t> short_pairs;
 
   Axis(double from, double length, int64_t size, int64_t pixels) : size(size) {
     constexpr double kNothing = 1e-9;  // what rounding leaves of the neighbour of a whole edge
@@ -35,7 +51,6 @@ struct Axis {
     const bool whole = offset == 0 && length == std::floor(length);
     const double unit = whole ? static_cast<double>(size / std::gcd(static_cast<int64_t>(length), size)) : 1;
     total = length * unit / static_cast<double>(size);
-    fits16 = whole && 255 * total < 65535.5;
     const auto edge = [&](int64_t i) { return offset + length * static_cast<double>(i) / static_cast<double>(size); };
     for (int64_t i = 0; i < size; ++i) {
       const double left = edge(i), right = edge(i + 1);
@@ -44,7 +59,8 @@ struct Axis {
       begin.push_back(static_cast<int64_t>(weight.size()));
       do {
         const double low = static_cast<double>(p);
-        weight.push_back(static_cast<float>(std::max(0.0, std::min(right, low + 1) - std::max(left, low)) * unit));
+        const double part = std::max(0.0, std::min(right, low + 1) - std::max(left, low)) * unit;
+        weight.push_back(static_cast<float>(whole ? std::round(part) : part));
         ++p;
       } while (static_cast<double>(p) < right - kNothing && start + p < pixels);
       extent = p;
@@ -57,7 +73,52 @@ struct Axis {
       std::copy(weight.begin() + begin[i], weight.begin() + begin[i + 1],
                 window_weight.begin() + i * taps + first[i] - window[i]);
     }
+    window.resize(padded(), window.back());
+    fits_bytes = whole && total <= kMostTaps;
+    if (fits_bytes) pair();
+  }
+
+  // Targets in whole vectors of pixels.
+  int64_t padded() const { return (size + 3) / 4 * 4; }
+
+ private:
+  void pair() {
+    pairs = (taps + 1) / 2;
+    byte_pairs.resize(size * pairs);
+    short_pairs.resize(pairs * padded() * 4);
+    for (int64_t i = 0; i < size; ++i) {
+      for (int64_t k = 0; k < taps; ++k) {
+        const uint32_t w = static_cast<uint32_t>(window_weight[i * taps + k]);
+        byte_pairs[i * pairs + k / 2] = static_cast<uint16_t>(byte_pairs[i * pairs + k / 2] | w << 8 * (k % 2));
+        for (int64_t c = 0; c < 4; ++c) short_pairs[(k / 2 * padded() + i) * 4 + c] |= w << 16 * (k % 2);
+      }
+    }
   }
 };
+
+// A box of a frame and the axes of its targets: rows of interleaved bytes, x's first pixel is the axes' first.
+struct Picture {
+  const uint8_t* x;
+  int64_t stride;
+  const Axis &rows, &columns;
+  Pixels pixels;
+};
+
+// What becomes of a frame's resized pixels.
+struct Use {
+  float* x;           // (size, size, 3): the earlier frame's pixels, as its frame kept them
+  bool keep;          // these take their place
+  double* of_pixels;  // their sum and the sum of their squares, where they are kept
+  float* big;         // (3, size, size), or null
+  const Axis* down;   // of the differences' averages, or null: no differences
+  float eps;          // of a difference's denominator
+  double* of_differences;
+  float* small;  // (3, down->size, down->size)
+};
+
+// Floats that a frame's work needs beside its pixels.
+inline int64_t scratch(const Axis& columns) {
+  return kRows * (3 * columns.extent + kPad) + (kRows + 3) * (3 * columns.padded() + kPad);
+}
 
 }  // namespace bk

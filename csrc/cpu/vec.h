@@ -25,19 +25,24 @@ static BK_INLINE V splat(float s) { return s - V{}; }
 // NaN stays NaN, as in torch.
 static BK_INLINE V relu(V v) { return v < 0.0f ? V{} : v; }
 
+// Lane j takes J[j] of a's lanes and, after them, b's.
+template <int... J>
+static BK_INLINE V pick(V a, V b) {
+#ifdef __clang__
+  return __builtin_shufflevector(a, b, J...);
+#else
+  return __builtin_shuffle(a, b, VI{J...});
+#endif
+}
+
 // v[i][j] <-> v[j][i], by exchanging ever larger blocks.
 template <int H, int... J>
 static BK_INLINE void transpose_step(V* v, std::integer_sequence<int, J...>) {
   for (int i = 0; i < kLanes; ++i) {
     if (i & H) continue;
     const V a = v[i], b = v[i + H];
-#ifdef __clang__
-    v[i] = __builtin_shufflevector(a, b, ((J & H) ? kLanes + J - H : J)...);
-    v[i + H] = __builtin_shufflevector(a, b, ((J & H) ? kLanes + J : J + H)...);
-#else
-    v[i] = __builtin_shuffle(a, b, VI{((J & H) ? kLanes + J - H : J)...});
-    v[i + H] = __builtin_shuffle(a, b, VI{((J & H) ? kLanes + J : J + H)...});
-#endif
+    v[i] = pick<((J & H) ? kLanes + J - H : J)...>(a, b);
+    v[i + H] = pick<((J & H) ? kLanes + J : J + H)...>(a, b);
   }
   if constexpr (2 * H < kLanes) transpose_step<2 * H>(v, std::integer_sequence<int, J...>{});
 }

@@ -63,6 +63,10 @@ def test_resize_definition() -> None:
     (3, 200, 160, 33, 7, 3),
     (2, 100, 3, 5, 1, 1),
     (2, 240, 240, 144, 9, 3),
+    (2, 127, 255, 144, 9, 1),
+    (2, 203, 128, 144, 16, 1),
+    (2, 257, 300, 144, 2, 1),
+    (2, 70, 64, 9, 7, 1),
 ])  # fmt: skip
 def test_every_kernel_against_the_reference(n, height, width, big, small, every, pixels) -> None:
     assert_compiled("bigsmall_inputs")
@@ -117,6 +121,21 @@ def test_constant_videos_are_zeros(convention: str) -> None:
     still = video(1, 20, 24).expand(6, 20, 24, 3)
     for _, box in list(boxes(6, 20, 24))[:-1]:
         assert not bk.bigsmall_inputs(still, box, convention=convention)[1].any()
+
+
+@every_isa
+def test_statistics_of_faint_pictures() -> None:
+    """A spread of a thousandth of the mean, and one far pixel where the rows begin."""
+    frames = 200 + torch.randint(0, 2, (5, 60, 72, 3), dtype=torch.uint8)
+    frames[:, :5, :5] = 1
+    for name, box in boxes(5, 60, 72):
+        if name == "moving":
+            continue
+        x = reference.resize_area(frames, box, 24)
+        d = (x[1:] - x[:-1]) / (x[1:] + x[:-1] + 1e-7)
+        truth = x.mean(), x.std(correction=0), d.std(correction=0)
+        stats = bk.InputStats.from_sums(bk.bigsmall_input_sums(frames, box, big_size=24), big_size=24)
+        assert np.allclose(stats, truth, rtol=2e-6), name
 
 
 @every_isa
