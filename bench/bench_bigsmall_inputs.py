@@ -82,11 +82,13 @@ def test_bigsmall_inputs(paired: Any, clips: int, threads: int, quick: bool) -> 
         numpy_ways = [(name, peers.MISSING) for name, _ in numpy_ways]
     else:
         cv2.setNumThreads(threads)
+    expected = _exact(frames)
     paired(
         "bigsmall_inputs",
         lambda: bk.bigsmall_inputs(frames),
         [*numpy_ways, ("eager reference", plain if clips < 60 else peers.TAKES_LONG)],
-        _exact(frames),
+        expected,
+        nbytes=frames.nbytes + 4 * sum(y.numel() for y in expected),  # read once, written once
         frames=len(frames),
         bars={"numpy as released": 10},
     )
