@@ -67,8 +67,7 @@ static void mix_columns(const float* mixed, int64_t stride, const Axis& columns,
 
 // --- Whole weights, on processors that multiply bytes and shorts in pairs ---------------------------------------------
 
-#if BK_LANES == 8 && defined(__AVX2__) || BK_LANES == 16 && defined(__AVX512BW__)
-#define BK_PAIRS 1
+#ifdef BK_INTRINSICS
 #if BK_LANES == 8
 typedef __m256i Whole;
 #define BK_WHOLE(OP) _mm256_##OP
@@ -226,8 +225,6 @@ static void whole_rows(const Picture& from, int64_t i, int64_t count, Ahead& ahe
   across(shorts, stride, columns, static_cast<int32_t>(128 * rows.total * columns.total), ahead, y, y_stride);
 }
 #undef BK_WHOLE
-#else
-#define BK_PAIRS 0
 #endif
 
 // --- A frame ----------------------------------------------------------------------------------------------------------
@@ -286,7 +283,7 @@ class Sums {
 template <Pixels kPixels>
 static BK_INLINE V finished(V y, float area, [[maybe_unused]] float share) {
   constexpr float kInteger = 1 << 23;  // added and taken away, it rounds to whole numbers, halves to even
-#ifdef __FMA__
+#ifdef BK_INTRINSICS  // and so a fused multiply-add
   V v = y * share;
   v = (y - v * area) * share + v;
 #else
@@ -413,7 +410,7 @@ static void frame_of(const Picture& from, const Use& use, float* memory) {
     const char* at = reinterpret_cast<const char*>(from.x + rows.first[next] * from.stride);
     const char* end = reinterpret_cast<const char*>(from.x + rows.first[last] * from.stride + width);
     Ahead ahead{at, std::min<int64_t>(64, (end - at) / (size + kRows * n / kLanes))};
-#if BK_PAIRS
+#ifdef BK_INTRINSICS
     if (rows.fits_bytes && columns.fits_bytes && width >= 4 * kLanes) {
       whole_rows(from, i, count, ahead, mixed, y, stride);
     } else
@@ -448,4 +445,3 @@ static void frame(const Picture& from, const Use& use, float* memory) {
                                                 : frame_of<Pixels::rounded>;
   of(from, use, memory);
 }
-#undef BK_PAIRS

@@ -8,6 +8,7 @@ namespace bk::portable {
 }  // namespace bk::portable
 
 #ifdef BK_X86
+#define BK_INTRINSICS 1  // g++ 12 does not tell by __AVX2__: it reads a whole file's tokens before its pragmas
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,f16c")
 namespace bk::avx2 {
@@ -27,4 +28,5 @@ namespace bk::avx512 {
 #undef BK_LANES
 }  // namespace bk::avx512
 #pragma GCC pop_options
+#undef BK_INTRINSICS
 #endif
