@@ -67,6 +67,10 @@ def test_resize_definition() -> None:
     (2, 203, 128, 144, 16, 1),
     (2, 257, 300, 144, 2, 1),
     (2, 70, 64, 9, 7, 1),
+    (2, 40, 41, 9, 3, 1),
+    (2, 203, 120, 48, 9, 1),
+    (2, 203, 217, 48, 9, 1),
+    (2, 203, 336, 48, 9, 1),
 ])  # fmt: skip
 def test_every_kernel_against_the_reference(n, height, width, big, small, every, pixels) -> None:
     assert_compiled("bigsmall_inputs")
