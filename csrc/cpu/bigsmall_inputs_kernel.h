@@ -19,28 +19,32 @@ struct Ahead {
 
 // --- Any weights ------------------------------------------------------------------------------------------------------
 
-// out[j] (+)= the sum over K rows of weight[k] * rows[k][j]
-template <int K, bool kAdd>
+// out[j] (+)= the sum over K rows of weight[k] * rows[k][j], taken in A: float, or uint16_t where it is exact (and half the
+// work).
+template <class A, int K, bool kAdd>
 static void mix(const uint8_t* __restrict rows, int64_t stride, const float* __restrict weight, int64_t n,
                 float* __restrict out) {
+  A w[K];
+  for (int k = 0; k < K; ++k) w[k] = static_cast<A>(weight[k]);
   for (int64_t j = 0; j < n; ++j) {
-    float sum = kAdd ? out[j] : 0;
-    for (int k = 0; k < K; ++k) sum += static_cast<float>(rows[k * stride + j]) * weight[k];
-    out[j] = sum;
+    A sum = 0;
+    for (int k = 0; k < K; ++k) sum = static_cast<A>(sum + rows[k * stride + j] * w[k]);
+    out[j] = kAdd ? out[j] + static_cast<float>(sum) : static_cast<float>(sum);
   }
 }
 
+template <class A>
 static void mix_rows(const uint8_t* rows, int64_t stride, const float* weight, int64_t taps, int64_t n, float* out) {
   switch (taps) {
-    case 1: return mix<1, false>(rows, stride, weight, n, out);
-    case 2: return mix<2, false>(rows, stride, weight, n, out);
-    case 3: return mix<3, false>(rows, stride, weight, n, out);
-    case 4: return mix<4, false>(rows, stride, weight, n, out);
+    case 1: return mix<A, 1, false>(rows, stride, weight, n, out);
+    case 2: return mix<A, 2, false>(rows, stride, weight, n, out);
+    case 3: return mix<A, 3, false>(rows, stride, weight, n, out);
+    case 4: return mix<A, 4, false>(rows, stride, weight, n, out);
   }
-  mix<5, false>(rows, stride, weight, n, out);
+  mix<A, 5, false>(rows, stride, weight, n, out);
   int64_t k = 5;
-  for (; k + 4 <= taps; k += 4) mix<4, true>(rows + k * stride, stride, weight + k, n, out);
-  for (; k < taps; ++k) mix<1, true>(rows + k * stride, stride, weight + k, n, out);
+  for (; k + 4 <= taps; k += 4) mix<A, 4, true>(rows + k * stride, stride, weight + k, n, out);
+  for (; k < taps; ++k) mix<A, 1, true>(rows + k * stride, stride, weight + k, n, out);
 }
 
 // kRows rows of targets, each of K source pixels or, for K = 0, of columns.taps.
@@ -395,6 +399,7 @@ static void frame_of(const Picture& from, const Use& use, float* memory) {
   const auto use_of = !down       ? use_row<kPixels, false, true>
                       : use.keep ? use_row<kPixels, true, true>
                                  : use_row<kPixels, true, false>;
+  const auto along = rows.fits_bytes ? mix_rows<uint16_t> : mix_rows<float>;
   const auto across = columns.taps == 2   ? mix_columns<2>
                       : columns.taps == 3 ? mix_columns<3>
                       : columns.taps == 4 ? mix_columns<4>
@@ -418,8 +423,8 @@ static void frame_of(const Picture& from, const Use& use, float* memory) {
     {
       for (int64_t r = 0; r < count; ++r) {
         const int64_t k = rows.begin[i + r];
-        mix_rows(from.x + rows.first[i + r] * from.stride, from.stride, rows.weight.data() + k, rows.begin[i + r + 1] - k,
-                 width, mixed + r * mixed_stride);
+        along(from.x + rows.first[i + r] * from.stride, from.stride, rows.weight.data() + k,
+                  rows.begin[i + r + 1] - k, width, mixed + r * mixed_stride);
       }
       across(mixed, mixed_stride, columns, ahead, y, stride);
     }
