@@ -55,11 +55,10 @@ def _statistics(sums: Tensor, big_size: int, convention: str) -> tuple[Scalar, S
     rule = _convention(convention)
     pixels = 3 * big_size * big_size
     n_differences = len(sums) - 1 - rule.dropped
-    totals = sums.sum(0)
-    if rule.dropped:
-        totals = torch.cat((totals[:2], sums[:n_differences, 2:].sum(0)))
-    at_hand = not sums.is_cuda and not torch.compiler.is_compiling()
-    x, xx, d, dd = totals.tolist() if at_hand else totals.unbind()
+    parts = sums[:, :2].sum(0), sums[:n_differences, 2:].sum(0)
+    traced = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
+    at_hand = type(sums) is Tensor and sums.is_cpu and not traced  # and no fake tensor, which has no numbers
+    x, xx, d, dd = (v for part in parts for v in (part.tolist() if at_hand else part.unbind()))
     n = len(sums) * pixels
     n_d = max(n_differences + rule.zeros_before, 1) * pixels
     return x / n, _deviation(x / n, xx / n), _deviation(d / n_d, dd / n_d)
@@ -98,11 +97,14 @@ def _frames_and_boxes(frames: Tensor, boxes: Tensor | None, least: int) -> tuple
     captured = boxes.is_cuda and torch.cuda.is_current_stream_capturing()
     if not (torch.compiler.is_compiling() or captured):
         x, y, w, h = boxes.amin(0).tolist()
+        left, top = boxes[:, :2].amax(0).tolist()
         right, bottom = (boxes[:, :2] + boxes[:, 2:]).amax(0).tolist()
-        if not (x >= 0 and y >= 0 and w > 0 and h > 0 and right <= width and bottom <= height):
+        positive = x >= 0 and y >= 0 and w > 0 and h > 0
+        # a side that vanishes beside the edge's number: right is the edge, and the box lies behind it
+        if not (positive and left < width and top < height and right <= width and bottom <= height):
             x, y, w, h = boxes.unbind(1)
             inside = (x >= 0) & (y >= 0) & (w > 0) & (h > 0) & (x + w <= width) & (y + h <= height)
-            t = int((~inside).nonzero()[0])
+            t = int((~(inside & (x < width) & (y < height))).nonzero()[0])
             box = boxes[t].tolist()
             raise ValueError(f"boxes must lie inside the {width}x{height} picture, got {box} at frame {t}")
     return frames, boxes.to(frames.device, non_blocking=True)

@@ -102,7 +102,8 @@ std::tuple<Tensor, Tensor, Tensor> bigsmall_inputs(const Tensor& frames, const T
   const double* b = static_cast<const double*>(box.const_data_ptr());
   const double height = static_cast<double>(frames.size(1)), width = static_cast<double>(frames.size(2));
   for (int64_t t = 0; t < n; ++t, b += 4) {
-    STD_TORCH_CHECK(b[0] >= 0 && b[1] >= 0 && b[2] > 0 && b[3] > 0 && b[0] + b[2] <= width && b[1] + b[3] <= height,
+    STD_TORCH_CHECK(b[0] >= 0 && b[1] >= 0 && b[2] > 0 && b[3] > 0 && b[0] < width && b[1] < height &&
+                        b[0] + b[2] <= width && b[1] + b[3] <= height,
                     "boxes must lie inside the picture, not so at frame ", t);
   }
   const int64_t sums_size[] = {n, 4}, sums_stride[] = {4, 1};

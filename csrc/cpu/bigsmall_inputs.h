@@ -118,7 +118,7 @@ struct Use {
 
 // Floats that a frame's work needs beside its pixels.
 inline int64_t scratch(const Axis& columns) {
-  return kRows * (3 * columns.extent + kPad) + (kRows + 3) * (3 * columns.padded() + kPad);
+  return kRows * (3 * columns.extent + kPad) + (kRows + 2) * (3 * columns.padded() + kPad);
 }
 
 }  // namespace bk

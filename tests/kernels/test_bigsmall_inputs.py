@@ -127,6 +127,19 @@ def test_constant_videos_are_zeros(convention: str) -> None:
         assert not bk.bigsmall_inputs(still, box, convention=convention)[1].any()
 
 
+def test_statistics_of_a_cut_video() -> None:
+    """The last row's difference is to a frame that is not there, whatever the row says."""
+    frames = video(6, 20, 24)
+    sums = bk.bigsmall_input_sums(frames, big_size=9)
+    cut, whole = sums[:4], bk.bigsmall_input_sums(frames[:4], big_size=9)
+    assert bk.InputStats.from_sums(cut, big_size=9) == bk.InputStats.from_sums(whole, big_size=9)
+
+
+def test_shapes_without_data() -> None:
+    big, small = bk.bigsmall_inputs(torch.zeros(7, 20, 24, 3, dtype=torch.uint8, device="meta"))
+    assert (big.shape, small.shape) == ((2, 3, 144, 144), (6, 3, 9, 9))
+
+
 @every_isa
 def test_statistics_of_faint_pictures() -> None:
     """A spread of a thousandth of the mean, and one far pixel where the rows begin."""
@@ -289,6 +302,7 @@ def test_authors_resizes(reference_dir) -> None:
 
 FRAMES = torch.zeros(4, 20, 30, 3, dtype=torch.uint8)
 OUTSIDE = torch.tensor([0, 0, 31, 20])
+BEHIND = torch.tensor([0, 20, 5, 1e-20], dtype=torch.float64)  # 20 and its side are 20
 
 
 @pytest.mark.parametrize(("call", "exception", "message"), [
@@ -302,6 +316,7 @@ OUTSIDE = torch.tensor([0, 0, 31, 20])
     (lambda: bk.bigsmall_inputs(FRAMES, [0, 0, 5, 5]), TypeError, "boxes must be a torch.Tensor, got list"),
     (lambda: bk.bigsmall_inputs(FRAMES, OUTSIDE), ValueError, "boxes must lie inside the 30x20 picture, got"),
     (lambda: bk.bigsmall_inputs(FRAMES, torch.tensor([-1, 0, 5, 5])), ValueError, "boxes must lie inside"),
+    (lambda: bk.bigsmall_inputs(FRAMES, BEHIND), ValueError, "boxes must lie inside"),
     (lambda: bk.bigsmall_inputs(FRAMES, torch.tensor([0, 0, 0, 5])), ValueError, "boxes must lie inside"),
     (lambda: bk.bigsmall_inputs(FRAMES, torch.tensor([0, 0, float("nan"), 5])), ValueError, "boxes must lie inside"),
     (lambda: bk.bigsmall_inputs(FRAMES, big_size=0), ValueError, "big_size must be at least 1, got 0"),
@@ -311,6 +326,7 @@ OUTSIDE = torch.tensor([0, 0, 31, 20])
     (lambda: bk.bigsmall_input_sums(FRAMES[:0]), ValueError, "with T >= 1"),
     (lambda: bk.InputStats.from_sums(torch.zeros(1, 4)), ValueError, r"sums must be \(T, 4\) with T >= 2"),
     (lambda: op(FRAMES, OUTSIDE.double().expand(4, 4), 9, 9, 1, "exact", 0.0), RuntimeError, "inside"),
+    (lambda: op(FRAMES, BEHIND.expand(4, 4), 9, 9, 1, "exact", 0.0), RuntimeError, "inside"),
     (lambda: op(FRAMES, torch.zeros(4, 4), 9, 9, 1, "exact", 0.0), RuntimeError, "float64"),
     (lambda: op(FRAMES, torch.ones(4, 4).double(), 9, 9, 1, "half", 0.0), RuntimeError, "exact, unit or rounded"),
 ])  # fmt: skip

@@ -2,7 +2,6 @@
 #include "check.h"
 
 #include <array>
-#include <cstring>
 #include <utility>
 
 #include "cpu/bigsmall_inputs.h"
