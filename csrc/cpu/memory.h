@@ -1,4 +1,4 @@
-// Memory of a call, which its thread keeps for its next calls.
+// Pages under results, and memory of a call, which its thread keeps for its next calls.
 #pragma once
 
 #ifdef __linux__

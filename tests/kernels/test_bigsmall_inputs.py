@@ -141,10 +141,11 @@ def test_shapes_without_data() -> None:
 
 
 @every_isa
-def test_statistics_of_faint_pictures() -> None:
-    """A spread of a thousandth of the mean, and one far pixel where the rows begin."""
+@pytest.mark.parametrize("dark", [0, 5])
+def test_statistics_of_faint_pictures(dark: int) -> None:
+    """A spread of a thousandth of the mean; and with a dark corner, from which the rows' sums count."""
     frames = 200 + torch.randint(0, 2, (5, 60, 72, 3), dtype=torch.uint8)
-    frames[:, :5, :5] = 1
+    frames[:, :dark, :dark] = 1
     for name, box in boxes(5, 60, 72):
         if name == "moving":
             continue
