@@ -166,7 +166,8 @@ def _library() -> Finding:
         return Finding(FAILED if built else WARNING, note, advice)
     isa, could = info["isa"], ISAS.get(torch.backends.cpu.get_cpu_capability(), "portable")
     found = f"{note}; instruction set {isa}, {info['threads']} threads"
-    if list(ISAS.values()).index(isa) >= list(ISAS.values()).index(could):
+    order = (*ISAS.values(), "amx")
+    if order.index(isa) >= order.index(could):
         return Finding(OK, found)
     asked = os.environ.get("BIGSMALL_KERNELS_ISA")
     advice = REINSTALL if asked is None else f"unset BIGSMALL_KERNELS_ISA, it is {asked!r}"

@@ -293,14 +293,47 @@ def double_conv2d_pool_backward(
     return gx.contiguous(memory_format=memory_format(given)) if mask[0] else gx, gw1, gb1, gw2, gb2
 
 
+def _words_of_few(channels: int) -> int:
+    return (3 * channels + 1) // 2
+
+
+def _is_few(weight1: Tensor) -> bool:
+    """Whether all that an output of the first convolution sees fits into 32 values: up to three channels."""
+    return 3 * _words_of_few(weight1.shape[1]) <= 16
+
+
+def _pack_tiles(weight: Tensor, few: bool) -> Tensor:
+    """(Cout, Cin, 3, 3) -> (ceil(Cout/32), tiles, 2, 16, 16, 2) in bfloat16, flat, two in a float32's place.
+
+    For each 32 outputs and each 32 values that they see, two matrices of 16 pairs of values by 16 outputs. The values
+    are 32 channels at one place, or of few channels the whole neighbourhood: column, row, channel, each column's filled
+    up to pairs. Zero where there is nothing.
+    """
+    out, in_ = weight.shape[:2]
+    if few:
+        columns = weight.permute(0, 3, 2, 1).reshape(out, 3, 3 * in_)
+        values = F.pad(columns, (0, 2 * _words_of_few(in_) - 3 * in_)).reshape(out, -1)
+        values = F.pad(values, (0, 32 - values.shape[1]))
+    else:
+        values = F.pad(weight.permute(0, 2, 3, 1), (0, -in_ % 32)).reshape(out, -1)
+    values = F.pad(values, (0, 0, 0, -out % 32)).reshape(-1, 2, 16, values.shape[1] // 32, 16, 2)
+    return values.permute(0, 3, 1, 4, 2, 5).float().bfloat16().contiguous().flatten().view(torch.float32)
+
+
 def pack_double_conv2d_pool(weight1: Tensor, weight2: Tensor) -> Tensor:
-    """Both filters in the Winograd domain, one after the other."""
-    return torch.cat([_pack_winograd(w, WINOGRAD_6X6) for w in (weight1, weight2)])
+    """Both filters in the Winograd domain, and both as tiles of bfloat16; the same for any instruction set."""
+    winograd = (_pack_winograd(w, WINOGRAD_6X6) for w in (weight1, weight2))
+    return torch.cat([*winograd, _pack_tiles(weight1, _is_few(weight1)), _pack_tiles(weight2, False)])
 
 
 def packed_block_size(weight1: Tensor, weight2: Tensor) -> int:
     """Number of elements of `pack_double_conv2d_pool`."""
-    return sum(len(WINOGRAD_6X6) ** 2 * ((w.shape[0] + 15) // 16) * 16 * w.shape[1] for w in (weight1, weight2))
+    size = 0
+    for weight, few in ((weight1, _is_few(weight1)), (weight2, False)):
+        out, in_ = weight.shape[:2]
+        size += len(WINOGRAD_6X6) ** 2 * ((out + 15) // 16) * 16 * in_
+        size += (out + 31) // 32 * 512 * (1 if few else 9 * ((in_ + 31) // 32))
+    return size
 
 
 # --- the normalisers --------------------------------------------------------------------------------------------------

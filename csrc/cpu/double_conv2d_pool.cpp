@@ -6,10 +6,32 @@
 #include "share.h"
 #include "tensor.h"
 
+#include <torch/headeronly/util/BFloat16.h>
+
 #include <utility>
+
+#ifdef BK_AMX
+#pragma GCC diagnostic push  // what GCC 12 finds wrong in its own header
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#include <immintrin.h>
+#pragma GCC diagnostic pop
+#endif
 
 #define BK_KERNEL "double_conv2d_pool_kernel.h"
 #include "each_isa.h"
+
+#ifdef BK_AMX
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c,prefer-vector-width=512")
+namespace bk::amx {
+#define BK_LANES 16
+#include "vec.h"
+#include "double_conv2d_pool_amx.h"
+#undef BK_LANES
+}  // namespace bk::amx
+#pragma GCC pop_options
+#endif
 
 namespace bk {
 namespace {
@@ -20,7 +42,9 @@ using torch::stable::detail::to;
 constexpr int64_t kSerialWork = 1000000;  // multiplications below which a second thread costs more than it brings
 constexpr int64_t kBand = 24;             // rows of an image that are worth a thread's time by themselves
 
-int64_t packed_size(const Tensor& w) { return kTileParts * round_up(w.size(0), 16) * w.size(1); }
+int64_t winograd_size(const Tensor& w) { return kTileParts * round_up(w.size(0), 16) * w.size(1); }
+// Of filters in bfloat16, two in a float's place.
+int64_t tiles_size(const Tensor& w, bool few) { return round_up(w.size(0), 32) * 16 * tiles_of(w.size(1), few); }
 
 // Winograd's filters of the adjoint of a convolution: its own turned round, inputs and outputs exchanged.
 std::vector<float> packed_adjoint(const Tensor& weight) {
@@ -36,11 +60,10 @@ std::vector<float> packed_adjoint(const Tensor& weight) {
 
 bool is_3x3(const Tensor& w) { return w.dim() == 4 && w.size(2) == 3 && w.size(3) == 3; }
 
-Tensor pack_double_conv2d_pool(const Tensor& weight1, const Tensor& weight2) {
-  STD_TORCH_CHECK(is_3x3(weight1) && is_3x3(weight2), "weight1 and weight2 must be (Cout, Cin, 3, 3)");
-  const Tensor w1 = float_contiguous(weight1), w2 = float_contiguous(weight2);
-  Tensor packed = empty1(packed_size(w1) + packed_size(w2), aoti_torch_dtype_float32());
-  float *to1 = packed.mutable_data_ptr<float>(), *to2 = to1 + packed_size(w1);
+// Both filters in the Winograd domain, one after the other.
+int64_t winograd_size(const Tensor& w1, const Tensor& w2) { return winograd_size(w1) + winograd_size(w2); }
+void pack_for_winograd(const Tensor& w1, const Tensor& w2, float* to1) {
+  float* to2 = to1 + winograd_size(w1);
   const auto pack = [](const Tensor& w, float* to, int64_t begin, int64_t end) {
     if (begin < end) BK_DISPATCH(pack_winograd, w.const_data_ptr<float>(), w.size(0), w.size(1), to, begin, end);
   };
@@ -50,6 +73,48 @@ Tensor pack_double_conv2d_pool(const Tensor& weight1, const Tensor& weight2) {
     pack(w1, to1, begin, std::min(end, first));
     pack(w2, to2, std::max(begin, first) - first, end - first);
   });
+}
+
+// A filter in bfloat16: for each 32 outputs, for each tile of the values that they see, two tiles of 16 pairs of values by 16
+// outputs. The values are a neighbourhood's, or 32 channels' at one place.
+void pack_as_tiles(const Tensor& w, bool few, float* packed) {
+  const int64_t out = w.size(0), in = w.size(1), tiles = tiles_of(in, few);
+  const float* weight = w.const_data_ptr<float>();
+  const auto weight_at = [&](int64_t o, int64_t tile, int64_t value) {
+    int64_t channel = tile % ((in + 31) / 32) * 32 + value, place = tile / ((in + 31) / 32);
+    if (few) {
+      const int64_t pixel = 2 * words_of_few(in), x = value / pixel, y = value % pixel / in;
+      channel = y < 3 && x < 3 ? value % pixel % in : in;
+      place = 3 * y + x;
+    }
+    return o < out && channel < in ? weight[(o * in + channel) * 9 + place] : 0.0f;
+  };
+  torch::stable::parallel_for(0, round_up(out, 32) / 32 * tiles, 4, [&](int64_t begin, int64_t end) {
+    uint16_t* to = reinterpret_cast<uint16_t*>(packed) + begin * 1024;
+    for (int64_t unit = begin; unit < end; ++unit) {
+      for (int64_t i = 0; i < 1024; ++i) {
+        const int64_t o = unit / tiles * 32 + i / 512 * 16 + i % 32 / 2, value = i % 512 / 32 * 2 + i % 2;
+        *to++ = c10::BFloat16(weight_at(o, unit % tiles, value)).x;
+      }
+    }
+  });
+}
+
+// Both filters as tiles, one after the other.
+int64_t tiles_size(const Tensor& w1, const Tensor& w2) { return tiles_size(w1, is_few(w1.size(1))) + tiles_size(w2, false); }
+void pack_as_tiles(const Tensor& w1, const Tensor& w2, float* packed) {
+  pack_as_tiles(w1, is_few(w1.size(1)), packed);
+  pack_as_tiles(w2, false, packed + tiles_size(w1, is_few(w1.size(1))));
+}
+
+// Both filters in the Winograd domain, and both as tiles: the same for any instruction set.
+Tensor pack_double_conv2d_pool(const Tensor& weight1, const Tensor& weight2) {
+  STD_TORCH_CHECK(is_3x3(weight1) && is_3x3(weight2), "weight1 and weight2 must be (Cout, Cin, 3, 3)");
+  const Tensor w1 = float_contiguous(weight1), w2 = float_contiguous(weight2);
+  const int64_t winograd = winograd_size(w1, w2);
+  Tensor packed = empty1(winograd + tiles_size(w1, w2), aoti_torch_dtype_float32());
+  pack_for_winograd(w1, w2, packed.mutable_data_ptr<float>());
+  pack_as_tiles(w1, w2, packed.mutable_data_ptr<float>() + winograd);
   return packed;
 }
 
@@ -92,6 +157,77 @@ Gradients composed_backward(const Tensor& grad, const Tensor& x, const Tensor& w
   return {need_x ? like(x_grad, x) : none, w1_grad, b1_grad, w2_grad, b2_grad};
 }
 
+// --- forward ----------------------------------------------------------------------------------------------------------
+
+// Rows [begin, end) of all images' pooled rows, shared among the threads. Few images are divided into bands of rows, which
+// repeat some of their neighbours': two for every thread if they are high enough, else one.
+template <class Value, class F>
+void share_rows(const Block<Value>& block, int64_t images, const F& f) {
+  const int64_t height = block.height / block.pool, width = block.width / block.pool;
+  const int64_t threads = torch::stable::get_num_threads();
+  const int64_t wanted = block.height * images >= 2 * threads * kBand ? 2 * threads : threads;
+  const int64_t bands = std::min((wanted + images - 1) / images, height);
+  const int64_t work = height * width * block.pool * block.pool * 9 * block.mid * (block.in + block.out) / bands;
+  const auto row = [&](int64_t band) { return band / bands * height + height * (band % bands) / bands; };
+  share(images * bands, std::max<int64_t>(1, kSerialWork / work),
+        [&](int64_t begin, int64_t end) { f(row(begin), row(end)); });
+}
+
+template <class Value>
+Block<Value> block_of(const Tensor& x, const Tensor& y, int64_t mid, int64_t pool, const std::vector<float>& bias1,
+                      const std::vector<float>& bias2) {
+  Block<Value> block{};
+  block.x = static_cast<const Value*>(x.const_data_ptr());
+  block.y = static_cast<Value*>(y.mutable_data_ptr());
+  block.x_stride = strides4(x), block.y_stride = strides4(y);
+  block.in = x.size(1), block.mid = mid, block.out = y.size(1), block.height = x.size(2), block.width = x.size(3);
+  block.pool = pool;
+  block.bias1 = bias1.data(), block.bias2 = bias2.data();
+  return block;
+}
+
+Tensor by_winograd(const Tensor& x, const Tensor& weight1, const std::optional<Tensor>& bias1, const Tensor& weight2,
+                   const std::optional<Tensor>& bias2, int64_t pool, const std::optional<Tensor>& packed) {
+  Tensor y = empty4({x.size(0), weight2.size(0), x.size(2) / pool, x.size(3) / pool}, dtype_of(x), wants_nhwc(x));
+  if (y.numel() == 0) return y;
+  Tensor filters = packed.has_value() ? *packed : empty1(winograd_size(weight1, weight2), dtype_of(x));
+  if (!packed.has_value())
+    pack_for_winograd(float_contiguous(weight1), float_contiguous(weight2), filters.mutable_data_ptr<float>());
+  const std::vector<float> b1 = padded_bias(bias1, weight1.size(0)), b2 = padded_bias(bias2, weight2.size(0));
+  DoubleConv2dPool block = block_of<float>(x, y, weight1.size(0), pool, b1, b2);
+  block.filter1 = filters.const_data_ptr<float>();
+  block.filter2 = block.filter1 + winograd_size(weight1);
+  const int64_t space = BK_DISPATCH(block_workspace, block);
+  share_rows(block, x.size(0), [&](int64_t begin, int64_t end) {
+    BK_DISPATCH(block_rows, block, floats(space).get(), begin, end);
+  });
+  return y;
+}
+
+#ifdef BK_AMX
+Tensor in_tiles(const Tensor& x, const Tensor& weight1, const std::optional<Tensor>& bias1, const Tensor& weight2,
+                const std::optional<Tensor>& bias2, int64_t pool, const std::optional<Tensor>& packed) {
+  Tensor y = empty4({x.size(0), weight2.size(0), x.size(2) / pool, x.size(3) / pool}, dtype_of(x), wants_nhwc(x));
+  if (y.numel() == 0) return y;
+  Tensor filters = packed.has_value() ? *packed : empty1(tiles_size(weight1, weight2), aoti_torch_dtype_float32());
+  const float* tiles = filters.const_data_ptr<float>();
+  if (packed.has_value()) {
+    tiles += winograd_size(weight1, weight2);
+  } else {
+    pack_as_tiles(float_contiguous(weight1), float_contiguous(weight2), filters.mutable_data_ptr<float>());
+  }
+  const std::vector<float> b1 = padded_bias(bias1, weight1.size(0)), b2 = padded_bias(bias2, weight2.size(0));
+  HalfBlock block = block_of<uint16_t>(x, y, weight1.size(0), pool, b1, b2);
+  block.filter1 = reinterpret_cast<const uint16_t*>(tiles);
+  block.filter2 = block.filter1 + 2 * tiles_size(weight1, is_few(weight1.size(1)));
+  const int64_t space = amx::block_workspace(block);
+  share_rows(block, x.size(0), [&](int64_t begin, int64_t end) {
+    amx::block_rows(block, floats(space).get(), begin, end);
+  });
+  return y;
+}
+#endif
+
 Tensor double_conv2d_pool(const Tensor& x, const Tensor& weight1, const std::optional<Tensor>& bias1,
                           const Tensor& weight2, const std::optional<Tensor>& bias2, int64_t pool,
                           const std::optional<Tensor>& packed) {
@@ -101,35 +237,15 @@ Tensor double_conv2d_pool(const Tensor& x, const Tensor& weight1, const std::opt
                       weight2.size(1) == weight1.size(0) && x.size(1) > 0 && pool > 0,
                   "double_conv2d_pool needs x (B, C, H, W), weight1 (M, C, 3, 3), weight2 (N, M, 3, 3), C and pool >= 1");
   if (dtype_of(x) == aoti_torch_dtype_float64()) return composed(x, weight1, bias1, weight2, bias2, pool);
-  const Size4 size = sizes4(x), out_size{size[0], weight2.size(0), size[2] / pool, size[3] / pool};
-  const bool nhwc = wants_nhwc(x);
-  const Tensor in = is_float(x) ? x : torch::stable::to(x, ScalarType::Float);
-  Tensor y = empty4(out_size, aoti_torch_dtype_float32(), nhwc);
-  if (y.numel() > 0) {
-    const Tensor filters = packed.has_value() ? *packed : pack_double_conv2d_pool(weight1, weight2);
-    const int64_t first_size = packed_size(weight1);
-    STD_TORCH_CHECK(is_float(filters) && filters.is_contiguous() &&
-                        filters.numel() == first_size + packed_size(weight2),
-                    "packed must be pack_double_conv2d_pool(weight1, weight2) of these weights");
-    const std::vector<float> b1 = padded_bias(bias1, weight1.size(0)), b2 = padded_bias(bias2, weight2.size(0));
-    const float* filter = filters.const_data_ptr<float>();
-    const DoubleConv2dPool block{in.const_data_ptr<float>(), y.mutable_data_ptr<float>(), strides4(in), strides4(y),
-                                 size[1], weight1.size(0), out_size[1], size[2], size[3], pool,
-                                 filter, filter + first_size, b1.data(), b2.data()};
-    // Few images are divided into bands of rows, which repeat some of their neighbours': two for every thread if they are
-    // high enough, else one.
-    const int64_t images = size[0], height = out_size[2], threads = torch::stable::get_num_threads();
-    const int64_t wanted = size[2] * images >= 2 * threads * kBand ? 2 * threads : threads;
-    const int64_t bands = std::min((wanted + images - 1) / images, height);
-    const int64_t work = height * out_size[3] * pool * pool * 9 * block.mid * (block.in + block.out) / bands;
-    const int64_t space = BK_DISPATCH(block_workspace, block);
-    const auto row = [&](int64_t band) { return band / bands * height + height * (band % bands) / bands; };
-    share(images * bands, std::max<int64_t>(1, kSerialWork / work), [&](int64_t begin, int64_t end) {
-      BK_DISPATCH(block_rows, block, floats(space).get(), row(begin), row(end));
-    });
-  }
-  if (is_float(x)) return y;
-  return torch::stable::to(y, dtype_of(x) == aoti_torch_dtype_float16() ? ScalarType::Half : ScalarType::BFloat16);
+  STD_TORCH_CHECK(!packed.has_value() || (is_float(*packed) && packed->is_contiguous() &&
+                                          packed->numel() == winograd_size(weight1, weight2) + tiles_size(weight1, weight2)),
+                  "packed must be pack_double_conv2d_pool(weight1, weight2) of these weights");
+  const bool half = is_half(x), bfloat16 = dtype_of(x) == aoti_torch_dtype_bfloat16();
+#ifdef BK_AMX
+  if (bfloat16 && isa() == Isa::amx) return in_tiles(x, weight1, bias1, weight2, bias2, pool, packed);
+#endif
+  const Tensor y = by_winograd(half ? torch::stable::to(x, ScalarType::Float) : x, weight1, bias1, weight2, bias2, pool, packed);
+  return half ? torch::stable::to(y, bfloat16 ? ScalarType::BFloat16 : ScalarType::Half) : y;
 }
 
 constexpr int64_t kParts = 64;  // in which the parameters' gradients are summed up, whatever the number of threads
@@ -150,7 +266,7 @@ Gradients double_conv2d_pool_backward(const Tensor& grad, const Tensor& x, const
                      kept(std::get<4>(g), 4)};
   };
   const bool half = is_half(x);
-  if (!(is_float(x) || half) || (half && fast_half()))
+  if (!(is_float(x) || half) || (half && isa() == Isa::amx))  // there aten's own win
     return asked(composed_backward(grad, x, weight1, bias1, weight2, bias2, pool, first, mask[0]));
 
   const auto in_float = [](const Tensor& t) { return is_float(t) ? t : torch::stable::to(t, ScalarType::Float); };
@@ -164,8 +280,9 @@ Gradients double_conv2d_pool_backward(const Tensor& grad, const Tensor& x, const
   if (in.numel() == 0) {
     for (const Tensor& t : {w1_grad, b1_grad, w2_grad, b2_grad}) std::memset(t.mutable_data_ptr(), 0, t.numel() * sizeof(float));
   } else {
-    const Tensor filters = pack_double_conv2d_pool(w1, w2);
-    const float* filter = filters.const_data_ptr<float>();
+    const Floats filters = floats(winograd_size(w1, w2));
+    const float* filter = filters.get();
+    pack_for_winograd(w1, w2, filters.get());
     const std::vector<float> turned1 = mask[0] ? packed_adjoint(w1) : std::vector<float>{};
     const std::vector<float> turned2 = first ? packed_adjoint(w2) : std::vector<float>{};
     const std::vector<float> b1 = padded_bias(bias1, mid), b2 = padded_bias(bias2, out);
@@ -175,7 +292,7 @@ Gradients double_conv2d_pool_backward(const Tensor& grad, const Tensor& x, const
     const DoubleConv2dPoolBackward block{g.const_data_ptr<float>(), in.const_data_ptr<float>(),
                                          mask[0] ? x_grad.mutable_data_ptr<float>() : nullptr, strides4(g), strides4(in),
                                          mask[0] ? strides4(x_grad) : Size4{}, size[1], mid, out, size[2], size[3], pool,
-                                         bands, first, filter, filter + packed_size(w1), turned1.data(),
+                                         bands, first, filter, filter + winograd_size(w1), turned1.data(),
                                          turned2.data(), b1.data(), b2.data()};
     const int64_t space = BK_DISPATCH(block_backward_workspace, block);
     const Tensor all[] = {w1_grad, b1_grad, w2_grad, b2_grad};

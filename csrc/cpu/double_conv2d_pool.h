@@ -9,14 +9,23 @@ namespace bk {
 constexpr int kSide = 6, kTileParts = (kSide + 2) * (kSide + 2);  // of Winograd's tiles: outputs in a row, products
 
 // One call, for the kernels.
-struct DoubleConv2dPool {
-  const float* x;
-  float* y;
+template <class Value>
+struct Block {
+  const Value* x;
+  Value* y;
   std::array<int64_t, 4> x_stride, y_stride;
   int64_t in, mid, out, height, width, pool;
-  const float *filter1, *filter2;  // packed
-  const float *bias1, *bias2;      // a multiple of 16 long
+  const Value *filter1, *filter2;  // packed
+  const float *bias1, *bias2;      // a multiple of 32 long
 };
+using DoubleConv2dPool = Block<float>;
+using HalfBlock = Block<uint16_t>;  // bfloat16
+
+// A tile of pixels holds 32 values of each. Of a few channels of an image, a pixel has with it those above and below it, in
+// words of two values, and three pixels beside each other fill a tile.
+constexpr int64_t words_of_few(int64_t channels) { return (3 * channels + 1) / 2; }
+constexpr bool is_few(int64_t channels) { return 3 * words_of_few(channels) <= 16; }
+constexpr int64_t tiles_of(int64_t channels, bool few) { return few ? 1 : 9 * ((channels + 31) / 32); }
 
 // One call of its backward. An image is divided into `bands`, for a few images to be work for many threads.
 struct DoubleConv2dPoolBackward {

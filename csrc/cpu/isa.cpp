@@ -1,7 +1,9 @@
 #include "isa.h"
 
-#ifdef BK_X86
+#ifdef BK_AMX
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 #include <cstdlib>
@@ -9,12 +11,26 @@
 
 namespace bk {
 
+// Whether the processor multiplies tiles of bfloat16, rounds to it, and the system lets this process use tiles.
+static bool has_amx() {
+#ifdef BK_AMX
+  constexpr unsigned kTileAndBfloat16 = 1u << 24 | 1u << 22, kRounding = 1u << 5;
+  constexpr long kAsk = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, of arch_prctl
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & kTileAndBfloat16) != kTileAndBfloat16) return false;
+  if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a & kRounding)) return false;
+  return syscall(SYS_arch_prctl, kAsk, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+
 static Isa best() {
 #ifdef BK_X86
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl"))
-    return Isa::avx512;
+    return has_amx() ? Isa::amx : Isa::avx512;
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return Isa::avx2;
 #endif
   return Isa::portable;
@@ -27,6 +43,7 @@ static Isa choose() {
   Isa isa = most;
   if (std::strcmp(asked, "portable") == 0) isa = Isa::portable;
   if (std::strcmp(asked, "avx2") == 0) isa = Isa::avx2;
+  if (std::strcmp(asked, "avx512") == 0) isa = Isa::avx512;
   return isa < most ? isa : most;
 }
 
@@ -37,20 +54,11 @@ Isa isa() {
 
 const char* isa_name() {
   switch (isa()) {
+    case Isa::amx: return "amx";
     case Isa::avx512: return "avx512";
     case Isa::avx2: return "avx2";
     default: return "portable";
   }
-}
-
-bool fast_half() {
-#ifdef BK_X86
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  static const bool amx = __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22 & 1);
-  return amx;
-#else
-  return false;
-#endif
 }
 
 }  // namespace bk

@@ -3,25 +3,25 @@
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define BK_X86 1
+#ifdef __linux__
+#define BK_AMX 1
+#endif
 #endif
 
 namespace bk {
 
-enum class Isa { portable, avx2, avx512 };
+enum class Isa { portable, avx2, avx512, amx };  // amx: avx512, and products of matrices of bfloat16
 
-// The best the processor has, or BIGSMALL_KERNELS_ISA=portable|avx2|avx512 (never more than it has).
+// The best the processor has, or BIGSMALL_KERNELS_ISA=portable|avx2|avx512|amx (never more than it has).
 Isa isa();
 const char* isa_name();
-
-// Whether the processor multiplies matrices of bfloat16 (AMX), so fast that aten's direct convolutions win.
-bool fast_half();
 
 }  // namespace bk
 
 // Calls NAME(...) of the namespace compiled for the chosen instruction set (see each_isa.h).
 #ifdef BK_X86
 #define BK_DISPATCH(NAME, ...)                                              \
-  (::bk::isa() == ::bk::Isa::avx512 ? ::bk::avx512::NAME(__VA_ARGS__)       \
+  (::bk::isa() >= ::bk::Isa::avx512 ? ::bk::avx512::NAME(__VA_ARGS__)       \
    : ::bk::isa() == ::bk::Isa::avx2 ? ::bk::avx2::NAME(__VA_ARGS__)         \
                                     : ::bk::portable::NAME(__VA_ARGS__))
 #else

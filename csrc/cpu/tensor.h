@@ -105,9 +105,9 @@ inline Tensor float_contiguous(const Tensor& x) {
   return y.is_contiguous() ? y : torch::stable::contiguous(y);
 }
 
-// A bias of `channels`, or zeros, filled up with zeros to a multiple of 16.
+// A bias of `channels`, or zeros, filled up with zeros to a multiple of 32.
 inline std::vector<float> padded_bias(const std::optional<Tensor>& bias, int64_t channels) {
-  std::vector<float> padded(round_up(channels, 16), 0.0f);
+  std::vector<float> padded(round_up(channels, 32), 0.0f);
   if (bias.has_value()) {
     const Tensor b = float_contiguous(*bias);
     std::copy_n(b.const_data_ptr<float>(), channels, padded.data());

@@ -119,6 +119,16 @@ def test_an_instruction_set_below_what_the_processor_can(monkeypatch):
     assert "BIGSMALL_KERNELS_ISA" in check.advice
 
 
+@pytest.mark.parametrize("isa", ["avx512", "amx"])
+def test_an_instruction_set_with_all_that_the_processor_can(monkeypatch, isa):
+    info = bk.info() | {"isa": isa, "library": {"loaded": True, "note": "built"}}
+    monkeypatch.setattr(bk, "info", lambda: info)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    check = doctor._library()
+    assert check.status == "ok"
+    assert isa in check.found
+
+
 def test_packages_against_what_the_distribution_requires(monkeypatch):
     requires = ["numpy>=1.26", "torch>=2.10", "scipy", "x>=1; extra == 'y'"]
     monkeypatch.setattr(metadata, "requires", lambda name: requires)

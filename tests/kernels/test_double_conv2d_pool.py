@@ -77,13 +77,28 @@ def test_without_biases() -> None:
 
 @every_isa
 @pytest.mark.parametrize("dtype", LOW_PRECISION)
-def test_low_precision(dtype: torch.dtype) -> None:
-    for c in (3, 16):
-        x, p = torch.randn(2, c, 24, 25).to(dtype), parameters(c, 32, 16, dtype)
-        for _, view in layouts(x):
-            y = bk.double_conv2d_pool(view, *p, 2)
-            assert_low_precision(y, reference.double_conv2d_pool(view, *p, 2), in_float64(view, *p, 2))
-            assert y.stride() == torch.empty_like(y, memory_format=reference.memory_format(view)).stride()
+@pytest.mark.parametrize("case", [*CASES, (2, 16, 32, 16, 24, 25, 2)])
+def test_low_precision(case, dtype: torch.dtype) -> None:
+    n, c, mid, out, h, w, pool = case
+    x, p = torch.randn(n, c, h, w).to(dtype), parameters(c, mid, out, dtype)
+    packed = ops.pack_double_conv2d_pool(p[0], p[2])
+    exact = in_float64(x, *p, pool)
+    for name, view in layouts(x):
+        y = bk.double_conv2d_pool(view, *p, pool)
+        assert_low_precision(y, reference.double_conv2d_pool(view, *p, pool), exact)
+        assert y.stride() == torch.empty_like(y, memory_format=reference.memory_format(view)).stride(), name
+        assert torch.equal(y, bk.double_conv2d_pool(view, *p, pool, packed=packed)), name
+
+
+@every_isa
+def test_bfloat16_on_the_instructions_that_are_there() -> None:
+    """On tiles the first convolution's outputs are rounded to bfloat16, as in eager; in floats they are not."""
+    x = torch.full((1, 32, 20, 20), 1.0, dtype=torch.bfloat16)
+    x[:, 1] = 2**-9  # 1 + 2^-9 rounds to 1
+    w1, w2 = torch.zeros(2, 32, 32, 3, 3, dtype=torch.bfloat16)
+    w1[0, :2, 1, 1] = w2[0, 0, 1, 1] = 1
+    y = bk.double_conv2d_pool(x, w1, None, w2, torch.full((32,), -1.0, dtype=torch.bfloat16), 2)
+    assert torch.equal(y[:, 0], torch.full((1, 10, 10), 0.0 if bk.info()["isa"] == "amx" else 2**-9).bfloat16())
 
 
 def test_float64_is_float64() -> None:
@@ -95,21 +110,24 @@ def test_float64_is_float64() -> None:
 
 
 @every_isa
-def test_same_bits_on_any_thread_count(threads) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_same_bits_on_any_thread_count(threads, dtype: torch.dtype) -> None:
     """One image is divided among the threads, and three in the middle of one."""
     cases = (1, 3, 32, 32, 90, 61, 2), (3, 32, 32, 64, 36, 36, 4), (1, 16, 16, 16, 61, 30, 3)
     for n, c, mid, out, h, w, pool in cases:
-        x, p = torch.randn(n, c, h, w), parameters(c, mid, out)
+        x, p = torch.randn(n, c, h, w).to(dtype), parameters(c, mid, out, dtype)
         same_bits_on_any_thread_count(lambda x=x, p=p, pool=pool: bk.double_conv2d_pool(x, *p, pool))
 
 
 @every_isa
-def test_nothing_of_an_earlier_call_is_left(threads) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_nothing_of_an_earlier_call_is_left(threads, dtype: torch.dtype) -> None:
     """A thread keeps its workspace: a call on NaN fills it with NaN, and no later call reads any of that."""
     torch.set_num_threads(1)
-    nan = [torch.full(s, float("nan")) for s in ((1, 64, 52, 212), (64, 64, 3, 3), (64,), (64, 64, 3, 3), (64,))]
+    sizes = (1, 64, 52, 212), (64, 64, 3, 3), (64,), (64, 64, 3, 3), (64,)
+    nan = [torch.full(size, float("nan"), dtype=dtype) for size in sizes]
     for n, c, mid, out, h, w, pool in CASES:
-        x, p = torch.randn(n, c, h, w), parameters(c, mid, out)
+        x, p = torch.randn(n, c, h, w).to(dtype), parameters(c, mid, out, dtype)
         before = bk.double_conv2d_pool(x, *p, pool)
         assert bk.double_conv2d_pool(*nan, 1).isnan().all()
         assert torch.equal(bk.double_conv2d_pool(x, *p, pool), before)
@@ -225,10 +243,11 @@ def test_gradients_have_nothing_of_an_earlier_call(threads) -> None:
 
 
 @every_isa
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("c", [3, 16])
-def test_nan_comes_out_where_eager_has_it(c: int) -> None:
+def test_nan_comes_out_where_eager_has_it(c: int, dtype: torch.dtype) -> None:
     """Winograd spreads it over its tile, so there may be more of it, but far pixels stay as they were."""
-    x, p = torch.randn(2, c, 40, 40), parameters(c, 16, 16)
+    x, p = torch.randn(2, c, 40, 40).to(dtype), parameters(c, 16, 16, dtype)
     clean = bk.double_conv2d_pool(x, *p, 2)
     x[1, 1, 5, 30] = float("nan")
     y = bk.double_conv2d_pool(x, *p, 2)
@@ -237,12 +256,13 @@ def test_nan_comes_out_where_eager_has_it(c: int) -> None:
     assert torch.equal(y[1, :, 12:], clean[1, :, 12:])
 
 
-def test_empty_expanded_and_odd_weights() -> None:
-    w1, b1, w2, b2 = parameters(5, 6, 7)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_empty_expanded_and_odd_weights(dtype: torch.dtype) -> None:
+    w1, b1, w2, b2 = parameters(5, 6, 7, dtype)
     for layout in (torch.contiguous_format, torch.channels_last):
-        x = torch.empty(0, 5, 8, 9).contiguous(memory_format=layout)
+        x = torch.empty(0, 5, 8, 9, dtype=dtype).contiguous(memory_format=layout)
         assert bk.double_conv2d_pool(x, w1, b1, w2, b2, 2).shape == (0, 7, 4, 4)
-    x = torch.randn(1, 5, 1, 1).expand(3, 5, 9, 8)
+    x = torch.randn(1, 5, 1, 1).to(dtype).expand(3, 5, 9, 8)
     y = bk.double_conv2d_pool(x, w1, b1, w2, b2, 2)
     assert torch.equal(y, bk.double_conv2d_pool(x.contiguous(), w1, b1, w2, b2, 2))
     strided = (w1.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0), b1.repeat_interleave(2)[::2])
@@ -250,12 +270,13 @@ def test_empty_expanded_and_odd_weights() -> None:
 
 
 @every_isa
-def test_strides_beyond_32_bits() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_strides_beyond_32_bits(dtype: torch.dtype) -> None:
     """An image whose planes lie more than 2^31 elements apart, in memory that is never touched between them."""
     torch.utils.deterministic.fill_uninitialized_memory = False
-    x = torch.empty(2**31 + 4096).as_strided((1, 2, 12, 12), (1, 2**31, 16, 1))
+    x = torch.empty(2**31 + 4096, dtype=dtype).as_strided((1, 2, 12, 12), (1, 2**31, 16, 1))
     x.copy_(torch.randn(1, 2, 12, 12))
-    p = parameters(2, 3, 4)
+    p = parameters(2, 3, 4, dtype)
     assert torch.equal(bk.double_conv2d_pool(x, *p, 2), bk.double_conv2d_pool(x.contiguous(), *p, 2))
 
 
@@ -264,11 +285,13 @@ def test_strides_beyond_32_bits() -> None:
 def test_packed_weights_are_the_references(channels) -> None:
     assert_compiled("pack_double_conv2d_pool")
     w1, _, w2, _ = parameters(*channels)
-    packed, expected = ops.pack_double_conv2d_pool(w1, w2), reference.pack_double_conv2d_pool(w1, w2)
-    torch.testing.assert_close(packed, expected, rtol=2e-7, atol=1e-9)
-    assert packed.numel() == reference.packed_block_size(w1, w2)
-    half = ops.pack_double_conv2d_pool(w1.half(), w2.half())
-    torch.testing.assert_close(half, reference.pack_double_conv2d_pool(w1.half(), w2.half()), rtol=2e-7, atol=1e-9)
+    winograd = sum(64 * ((w.shape[0] + 15) // 16) * 16 * w.shape[1] for w in (w1, w2))
+    for pair in ((w1, w2), (w1.half(), w2.half())):
+        packed, expected = ops.pack_double_conv2d_pool(*pair), reference.pack_double_conv2d_pool(*pair)
+        assert packed.numel() == reference.packed_block_size(*pair)
+        torch.testing.assert_close(packed[:winograd], expected[:winograd], rtol=2e-7, atol=1e-9)
+        tiles = (p[winograd:].view(torch.bfloat16) for p in (packed, expected))
+        assert torch.equal(*tiles)
 
 
 def test_packed_of_another_size_is_refused() -> None:
