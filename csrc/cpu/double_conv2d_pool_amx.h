@@ -192,6 +192,23 @@ void interleave(const uint16_t* const (&from)[kTogether], int64_t step, int64_t 
   }
 }
 
+// The same of three rows' RGB, which lies side by side: four values at a time, of which the next three overwrite the last.
+void interleave_rgb(const uint16_t* const (&rows)[3], int64_t width, float* pixel) {
+  constexpr int64_t kRgb = 3 * sizeof(uint16_t);
+  char* to = reinterpret_cast<char*>(pixel);
+  const auto pixel_at = [&](int64_t x, auto bytes) {
+    for (int64_t i = 0; i < 3; ++i) {
+      uint64_t rgb = 0;
+      if (rows[i] != nullptr) __builtin_memcpy(&rgb, rows[i] + 3 * x, bytes);
+      rgb &= (uint64_t{1} << 48) - 1;
+      __builtin_memcpy(to + i * kRgb, &rgb, sizeof(rgb));
+    }
+    to += words_of_few(3) * static_cast<int64_t>(sizeof(float));
+  };
+  for (int64_t x = 0; x + 1 < width; ++x) pixel_at(x, std::integral_constant<size_t, sizeof(uint64_t)>{});
+  pixel_at(width - 1, std::integral_constant<size_t, kRgb>{});  // and nothing behind the row
+}
+
 // Rows [first, last) of an image, with a channel's rows `sh` apart and its pixels `sw`.
 struct HalfImage {
   const uint16_t* data;
@@ -205,12 +222,17 @@ void stage(const HalfImage& image, const Inputs& in, const Rows& to, int64_t fir
     if (outside) {
       to.zero(r);
     } else if (in.few) {
-      const uint16_t* from[kTogether] = {};
-      for (int64_t i = 0; i < 3 * in.channels; ++i) {
-        const uint16_t* line = row(r - 1 + i / in.channels);
-        from[i] = line == nullptr ? nullptr : line + i % in.channels * image.sc;
+      const uint16_t* const lines[3] = {row(r - 1), row(r), row(r + 1)};
+      if (in.channels == 3 && image.sc == 1 && image.sw == 3) {
+        interleave_rgb(lines, image.width, to.at(r, 0));
+      } else {
+        const uint16_t* from[kTogether] = {};
+        for (int64_t i = 0; i < 3 * in.channels; ++i) {
+          const uint16_t* line = lines[i / in.channels];
+          from[i] = line == nullptr ? nullptr : line + i % in.channels * image.sc;
+        }
+        interleave(from, image.sw, in.words, image.width, to.at(r, 0), to.pixel);
       }
-      interleave(from, image.sw, in.words, image.width, to.at(r, 0), to.pixel);
     } else if (image.sc == 1) {
       const uint16_t* pixel = row(r);
       for (int64_t x = 0; x < image.width; ++x, pixel += image.sw) {

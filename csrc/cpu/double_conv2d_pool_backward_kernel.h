@@ -141,6 +141,7 @@ BK_INLINE void add(float* to, V v) { store(to, load(to) + v); }
 // Where the second convolution's outputs go: they tell where its ReLU passes the pooled gradient on.
 template <int kCell>
 struct ToYGrad {
+  static constexpr int64_t kTogether = kStep;
   Rows pooled, rows;
   int64_t pool, height, width;  // of the pooled gradient
   float *sums, *bias_sums;      // null where another part of the image counts these rows
@@ -184,6 +185,7 @@ struct ToYGrad {
 
 // Where the gradient at the first convolution's output goes, behind its ReLU.
 struct ToMidGrad {
+  static constexpr int64_t kTogether = kStep;
   Rows mid, rows, x;
   float *sums, *bias_sums;  // as in ToYGrad
   int64_t in;
@@ -218,6 +220,7 @@ struct ToMidGrad {
 };
 
 struct ToXGrad {
+  static constexpr int64_t kTogether = kFew;
   Rows rows;
 
   void operator()(const float* from, int64_t vectors, const float*, int64_t y, int64_t x) const {

@@ -16,6 +16,7 @@ namespace {
 // tile, kCell = gcd(kSide, pool), each belong to one mean.
 template <int kCell>
 struct ToMeans {
+  static constexpr int64_t kTogether = kFew;
   Rows means;
   int64_t pool, first, last, width;
 
@@ -69,7 +70,7 @@ struct Workspace {
     x = arena.ring(kSide * step + 2, kSide * columns + 2, ceil_div(a.in, kLanes) * kLanes, 1);
     mid = arena.ring(kSide * step + kSide + 1, kSide * columns + 2, mid_pixel, 1);
     means = arena.ring(kSide * step / a.pool + 2, a.width / a.pool, y_pixel, 0);
-    const int64_t group = Transformed::kVector * ceil_div(lesser(kStep, step * columns), kGroup) / kLanes;
+    const int64_t group = Transformed::kVector * ceil_div(lesser(kFew, step * columns), kGroup) / kLanes;
     v = arena.take(group * greater(x.pixel, mid_pixel));
     m = arena.take(group * greater(mid_pixel, y_pixel));
     size = arena.size;

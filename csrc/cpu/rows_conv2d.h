@@ -8,6 +8,8 @@ namespace {
 
 constexpr int kInSide = kSide + 2, kOutputs = kSide * kSide;  // of a tile
 constexpr int64_t kGroups = 3, kStep = kGroups * kGroup;  // tiles that go through the transforms together: they stay in L2
+// Where their products are only transformed back: vectors of 16 read L2 so fast that fewer, nearer ones are better.
+constexpr int64_t kFew = kLanes == 16 ? kGroup : kStep;
 
 struct Layer {
   const float *filter, *bias;
@@ -132,6 +134,7 @@ BK_INLINE void untransform(const P& product, V bias, V* rows) {
 
 // Where the first convolution puts its tiles: rows, zero beyond the image.
 struct ToRows {
+  static constexpr int64_t kTogether = kFew;
   Rows rows;
   int64_t height, width;
 
@@ -158,22 +161,23 @@ struct ToRows {
   void done(const Tiles&, const Transformed&, const Transformed&) const {}
 };
 
-// f(tiles), for tiles of the tile rows [first, last) that go through together.
-template <class F>
+// f(tiles), for up to kTogether tiles of the tile rows [first, last).
+template <int64_t kTogether, class F>
 BK_INLINE void steps(int64_t first, int64_t last, int64_t width, const F& f) {
-  const int64_t columns = ceil_div(width, kSide), all = (last - first) * columns, blocks = ceil_div(all, kStep);
+  const int64_t columns = ceil_div(width, kSide), all = (last - first) * columns, blocks = ceil_div(all, kTogether);
   for (int64_t b = 0; b < blocks; ++b) {
     const int64_t begin = all * b / blocks;
     f(Tiles(all * (b + 1) / blocks - begin, begin, first, columns));
   }
 }
 
-// Tile rows [first, last) of a convolution. `to` takes every tile's products, and `done` all of them with their inputs.
+// Tile rows [first, last) of a convolution. `to` takes every tile's products, and `done` all of To::kTogether tiles' with
+// their inputs.
 template <class To>
 void winograd(const Layer& layer, const Rows& from, const To& to, int64_t first, int64_t last, int64_t width,
               float* v_space, float* m_space) {
   const Transformed v{v_space, ceil_div(layer.in, kLanes)}, m{m_space, ceil_div(layer.out, 16) * (16 / kLanes)};
-  steps(first, last, width, [&](const Tiles& tiles) {
+  steps<To::kTogether>(first, last, width, [&](const Tiles& tiles) {
     transform(tiles, from, v);
     multiply<kGroups>(tiles, v, layer.filter, ceil_div(layer.out, 16), layer.in, m);
     tiles.each([&](int64_t g, int64_t i, int64_t y, int64_t x) {
@@ -188,7 +192,7 @@ void winograd_rgb(const Layer& layer, const Rows& from, const ToRows& to, int64_
                   float* v_space) {
   const Transformed v{v_space, 1};
   const int64_t blocks = ceil_div(layer.out, 16);
-  steps(first, last, width, [&](const Tiles& tiles) {
+  steps<kFew>(first, last, width, [&](const Tiles& tiles) {
     transform(tiles, from, v);
     for (int64_t g = 0; g < tiles.groups; ++g) {
       for (int64_t block = 0; block < blocks; ++block) {  // its filters stay in L1, as the group does

@@ -32,8 +32,10 @@ template <int T, int N, int64_t kVector>
 void product(const float* v, const float* const* u, float* m, int64_t channels) {
   V sum[T][N];
   const float* w[N];
+#pragma GCC unroll 2
   for (int n = 0; n < N; ++n) {
     w[n] = u[n];
+#pragma GCC unroll 16  // else GCC 12 also writes all of the zeros to memory
     for (int t = 0; t < T; ++t) sum[t][n] = V{};
   }
   for (; channels > 0; channels -= kLanes, v += kVector) {
