@@ -7,14 +7,7 @@
 #include <numeric>
 #include <vector>
 
-#include "isa.h"
-#ifdef BK_X86
-#pragma GCC diagnostic push  // what GCC 12 finds wrong in its own header
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#include <immintrin.h>
-#pragma GCC diagnostic pop
-#endif
+#include "intrinsics.h"
 
 namespace bk {
 

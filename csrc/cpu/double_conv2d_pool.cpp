@@ -1,22 +1,13 @@
 // One block of the Big branch: conv3x3-ReLU-conv3x3-ReLU-average pool, depth-first, and back; the packing of its weights.
 #include "double_conv2d_pool.h"
 
+#include "intrinsics.h"
 #include "isa.h"
 #include "memory.h"
 #include "share.h"
 #include "tensor.h"
 
-#include <torch/headeronly/util/BFloat16.h>
-
 #include <utility>
-
-#ifdef BK_AMX
-#pragma GCC diagnostic push  // what GCC 12 finds wrong in its own header
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#include <immintrin.h>
-#pragma GCC diagnostic pop
-#endif
 
 #define BK_KERNEL "double_conv2d_pool_kernel.h"
 #include "each_isa.h"

@@ -13,7 +13,10 @@ constexpr int64_t kTogether = 32;  // values of a tile's row, and outputs that a
 constexpr int64_t kWords = kTogether / 2;  // of 32 bits
 constexpr int64_t kTile = 1024;    // bytes
 constexpr int64_t kTileRows = 16;  // at most
-constexpr int64_t kTaken = 4;      // rows of outputs at a time
+constexpr int64_t kTaken = 8;      // rows of outputs at a time
+
+// As vec.h's relu, NaN and all, in one instruction: of two operands that are not unlike it takes the second.
+BK_INLINE V positive(V v) { return reinterpret_cast<V>(_mm512_max_ps(__m512{}, reinterpret_cast<__m512>(v))); }
 
 // Two bfloat16 in a float's place.
 BK_INLINE uint16_t* halves(float* p) { return reinterpret_cast<uint16_t*>(p); }
@@ -132,7 +135,7 @@ struct ToHalves {
   void operator()(const float* sums, const V (&bias)[2], int64_t channel, int64_t y, int64_t x, int64_t pixels) const {
     float* to = rows.at(y, x) + channel / 2;
     for (int64_t p = 0; p < pixels; ++p, sums += kTogether, to += rows.pixel) {
-      const V low = relu(load(sums) + bias[0]), high = relu(load(sums + kLanes) + bias[1]);
+      const V low = positive(load(sums) + bias[0]), high = positive(load(sums + kLanes) + bias[1]);
       const __m512bh both = _mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(high), reinterpret_cast<__m512>(low));
       __builtin_memcpy(to, &both, sizeof(both));
     }
@@ -152,8 +155,8 @@ struct ToMeans {
     for (int64_t p = 0; p < pixels && column < width; ++column, stop += pool, to += means.pixel) {
       V low{}, high{};
       for (const int64_t end = lesser(stop, pixels); p < end; ++p, sums += kTogether) {
-        low += relu(load(sums) + bias[0]);
-        high += relu(load(sums + kLanes) + bias[1]);
+        low += positive(load(sums) + bias[0]);
+        high += positive(load(sums + kLanes) + bias[1]);
       }
       store(to, load(to) + low);
       store(to + kLanes, load(to + kLanes) + high);
