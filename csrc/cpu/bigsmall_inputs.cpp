@@ -36,6 +36,7 @@ class Resizer {
       box_ = box;
       rows_.emplace(box[1], box[3], in_.big_size, in_.size[1]);
       columns_.emplace(box[0], box[2], in_.big_size, in_.size[2]);
+      if (isa() >= Isa::avx512 && columns_->fits_bytes) columns_->spread();
       scratch_ = floats(scratch(*columns_));
     }
     const uint8_t* x = in_.frames + t * in_.stride[0] + rows_->start * in_.stride[1] + columns_->start * in_.stride[2];

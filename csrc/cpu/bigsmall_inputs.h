@@ -36,6 +36,11 @@ struct Axis {
   int64_t pairs = 0;
   std::vector<uint16_t> byte_pairs;
   std::vector<uint32_t> short_pairs;
+  // The same for vectors of 16 values, three channels of a pixel after those of another, whose shorts lie within 64: where a
+  // vector's begin, the places of each value's pair in them, and its weights, pair after pair.
+  std::vector<int64_t> lane_start;
+  std::vector<uint16_t> lane_places;
+  std::vector<uint32_t> lane_pairs;
 
   Axis(double from, double length, int64_t size, int64_t pixels) : size(size) {
     constexpr double kNothing = 1e-9;  // what rounding leaves of the neighbour of a whole edge
@@ -73,6 +78,26 @@ struct Axis {
 
   // Targets in whole vectors of pixels.
   int64_t padded() const { return (size + 3) / 4 * 4; }
+
+  // Fills in the lanes, of columns whose weights fit bytes; leaves them empty where a vector's shorts lie further apart.
+  void spread() {
+    constexpr int64_t kLanes = 16, kPlaces = 64;
+    const int64_t values = 3 * size, vectors = (values + kLanes - 1) / kLanes;
+    for (int64_t v = 0; v < vectors; ++v) {
+      const int64_t start = 3 * window[v * kLanes / 3], last = std::min(v * kLanes + kLanes, values) - 1;
+      if (3 * window[last / 3] + last % 3 + 3 - start >= kPlaces) return lane_start.clear();
+      lane_start.push_back(start);
+      for (int64_t j = v * kLanes; j < v * kLanes + kLanes; ++j) {
+        const int64_t place = 3 * window[std::min(j, last) / 3] + std::min(j, last) % 3 - start;
+        lane_places.push_back(static_cast<uint16_t>(place));
+        lane_places.push_back(static_cast<uint16_t>(place + 3));
+      }
+      for (int64_t k = 0; k < pairs; ++k) {
+        for (int64_t j = v * kLanes; j < v * kLanes + kLanes; ++j)
+          lane_pairs.push_back(short_pairs[(k * padded() + std::min(j, last) / 3) * 4]);
+      }
+    }
+  }
 
  private:
   void pair() {

@@ -6,16 +6,27 @@ typedef float VHalf __attribute__((vector_size(BK_LANES * sizeof(float) / 2)));
 typedef double VDouble __attribute__((vector_size(BK_LANES * sizeof(float))));
 
 // What is read for the next rows comes into L2 while these are worked on: at most a line at a time, evenly, so that memory
-// is never waited for and never idle.
-struct Ahead {
-  const char* at;
-  int64_t step;
+// is never waited for and never idle. In turn from each quarter, which lie in different pages: some processors fetch ahead
+// by themselves within a page, and bring half as much again when asked in four.
+class Ahead {
+ public:
+  Ahead(const char* begin, const char* end, int64_t times)
+      : at_(begin), quarter_((end - begin) / 4), end_(begin + 4 * quarter_), step_(lesser(64, (end - begin) / times)) {}
 
   BK_INLINE void operator()() {
-    __builtin_prefetch(at, 0, 2);
-    at += step;
+    __builtin_prefetch(at_, 0, 2);
+    at_ += quarter_;
+    if (at_ >= end_) at_ += step_ - 4 * quarter_;
   }
+
+ private:
+  const char* at_;
+  int64_t quarter_;
+  const char* end_;
+  int64_t step_;
 };
+
+constexpr int64_t kAheadOfLanes = 8;  // times in mix_lanes, for each vector
 
 // --- Any weights ------------------------------------------------------------------------------------------------------
 
@@ -199,6 +210,47 @@ static void mix_shorts(const int16_t* mixed, int64_t stride, const Axis& columns
   ahead_of = ahead;
 }
 
+#if BK_LANES == 16
+// The same where a vector's values come out of two vectors of shorts (see Axis::spread).
+template <int kPairs, bool kMore>
+static void mix_lanes(const int16_t* mixed, int64_t stride, const Axis& columns, int32_t more, Ahead& ahead_of, float* y,
+                      int64_t y_stride) {
+  Ahead ahead = ahead_of;
+  const int64_t pairs = kPairs ? kPairs : columns.pairs;
+  const uint16_t* places = columns.lane_places.data();
+  const uint32_t* weight = columns.lane_pairs.data();
+  for (const int64_t start : columns.lane_start) {
+    for (int p = 0; p < kAheadOfLanes; ++p) ahead();
+    const Whole place = load_whole(places);
+    Whole sum[kRows];
+    for (int64_t k = 0; k < pairs; ++k, weight += kLanes) {
+      const Whole w = load_whole(weight);
+      for (int r = 0; r < kRows; ++r) {
+        const int16_t* in = mixed + r * stride + start + 6 * k;
+        const Whole v = _mm512_permutex2var_epi16(load_whole(in), place, load_whole(in + 2 * kLanes));
+        const Whole products = _mm512_madd_epi16(v, w);
+        sum[r] = k ? _mm512_add_epi32(sum[r], products) : products;
+      }
+    }
+    for (int r = 0; r < kRows; ++r) {
+      if constexpr (kMore) sum[r] = _mm512_add_epi32(sum[r], _mm512_set1_epi32(more));
+      store(y + r * y_stride, reinterpret_cast<V>(_mm512_cvtepi32_ps(sum[r])));
+    }
+    places += 2 * kLanes;
+    y += kLanes;
+  }
+  ahead_of = ahead;
+}
+
+template <bool kMore>
+static auto lanes_of(int64_t pairs) {
+  return pairs == 1   ? mix_lanes<1, kMore>
+         : pairs == 2 ? mix_lanes<2, kMore>
+         : pairs == 3 ? mix_lanes<3, kMore>
+                      : mix_lanes<0, kMore>;
+}
+#endif
+
 template <bool kMore>
 static auto shorts_of(int64_t pairs) {
   return pairs == 1   ? mix_shorts<1, kMore>
@@ -225,7 +277,10 @@ static void whole_rows(const Picture& from, int64_t i, int64_t count, Ahead& ahe
                                             : mix_bytes<0, false>;
     of_bytes(row, &rows.byte_pairs[(i + r) * rows.pairs], rows.pairs, width, shorts + r * stride);
   }
-  const auto across = less_128 ? shorts_of<true>(columns.pairs) : shorts_of<false>(columns.pairs);
+  auto across = less_128 ? shorts_of<true>(columns.pairs) : shorts_of<false>(columns.pairs);
+#if BK_LANES == 16
+  if (!columns.lane_start.empty()) across = less_128 ? lanes_of<true>(columns.pairs) : lanes_of<false>(columns.pairs);
+#endif
   across(shorts, stride, columns, static_cast<int32_t>(128 * rows.total * columns.total), ahead, y, y_stride);
 }
 #undef BK_WHOLE
@@ -406,6 +461,8 @@ static void frame_of(const Picture& from, const Use& use, float* memory) {
                       : columns.taps == 5 ? mix_columns<5>
                       : columns.taps == 6 ? mix_columns<6>
                                           : mix_columns<0>;
+  const int64_t vectors = static_cast<int64_t>(columns.lane_start.size());
+  const int64_t times = (vectors ? kAheadOfLanes * vectors : size) + kRows * n / kLanes;
   Sums of_pixels, of_differences;
   int64_t s = 0;  // the target of averages at hand
   std::fill_n(averages, n, 0.0f);
@@ -413,8 +470,8 @@ static void frame_of(const Picture& from, const Use& use, float* memory) {
     const int64_t count = lesser(kRows, size - i);
     const int64_t next = lesser(i + kRows, size - 1), last = lesser(i + 2 * kRows, size) - 1;
     const char* at = reinterpret_cast<const char*>(from.x + rows.first[next] * from.stride);
-    const char* end = reinterpret_cast<const char*>(from.x + rows.first[last] * from.stride + width);
-    Ahead ahead{at, std::min<int64_t>(64, (end - at) / (size + kRows * n / kLanes))};
+    const int64_t last_row = lesser(rows.first[last] + rows.taps, rows.extent) - 1;
+    Ahead ahead(at, reinterpret_cast<const char*>(from.x + last_row * from.stride + width), times);
 #ifdef BK_INTRINSICS
     if (rows.fits_bytes && columns.fits_bytes && width >= 4 * kLanes) {
       whole_rows(from, i, count, ahead, mixed, y, stride);
