@@ -186,6 +186,29 @@ def test_input_and_output_sizes(big_size: int, small_size: int) -> None:
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("clips", [1, 22])  # few rows of features, and many
+def test_bfloat16_by_dtype_and_by_autocast(clips: int) -> None:
+    """At most twice the error of plain PyTorch in bfloat16."""
+    torch.manual_seed(0)
+    network = models.build("bigsmall", big_size=48).eval()
+    half, data = copy.deepcopy(network).bfloat16(), (torch.randn(clips, 3, 48, 48), torch.randn(3 * clips, 3, 3, 3))
+    halves = [x.bfloat16() for x in data]
+    with torch.no_grad():
+        exact = copy.deepcopy(network).double()(*(x.double() for x in data))
+        with bk.use_backend("reference"):
+            plain = half(*halves)
+        with torch.autocast("cpu", torch.bfloat16):
+            autocast = network(*data)
+        ours = half(*halves)
+
+    def error(outputs: tuple[Tensor, ...]) -> float:
+        assert all(y.dtype == torch.bfloat16 for y in outputs)
+        errors = [(y - truth).abs().max() / truth.abs().max() for y, truth in zip(outputs, exact, strict=True)]
+        return max(errors).item()
+
+    assert max(error(ours), error(autocast)) <= 2 * error(plain)
+
+
 def test_no_clips() -> None:
     outputs = models.build("bigsmall", big_size=16).eval()(torch.empty(0, 3, 16, 16), torch.empty(0, 3, 1, 1))
     assert [tuple(y.shape) for y in outputs] == [(0, 12), (0, 1), (0, 1)]
