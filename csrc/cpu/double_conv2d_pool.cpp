@@ -178,8 +178,8 @@ Block<Value> block_of(const Tensor& x, const Tensor& y, int64_t mid, int64_t poo
 }
 
 Tensor by_winograd(const Tensor& x, const Tensor& weight1, const std::optional<Tensor>& bias1, const Tensor& weight2,
-                   const std::optional<Tensor>& bias2, int64_t pool, const std::optional<Tensor>& packed) {
-  Tensor y = empty4({x.size(0), weight2.size(0), x.size(2) / pool, x.size(3) / pool}, dtype_of(x), wants_nhwc(x));
+                   const std::optional<Tensor>& bias2, int64_t pool, const std::optional<Tensor>& packed, bool nhwc) {
+  Tensor y = empty4({x.size(0), weight2.size(0), x.size(2) / pool, x.size(3) / pool}, dtype_of(x), nhwc);
   if (y.numel() == 0) return y;
   Tensor filters = packed.has_value() ? *packed : empty1(winograd_size(weight1, weight2), dtype_of(x));
   if (!packed.has_value())
@@ -235,7 +235,9 @@ Tensor double_conv2d_pool(const Tensor& x, const Tensor& weight1, const std::opt
 #ifdef BK_AMX
   if (bfloat16 && isa() == Isa::amx) return in_tiles(x, weight1, bias1, weight2, bias2, pool, packed);
 #endif
-  const Tensor y = by_winograd(half ? torch::stable::to(x, ScalarType::Float) : x, weight1, bias1, weight2, bias2, pool, packed);
+  STD_TORCH_CHECK(half || is_float(x), "double_conv2d_pool needs x of float32, float64, float16 or bfloat16");
+  const Tensor in = half ? torch::stable::to(x, ScalarType::Float) : x;  // whose layout may be another
+  const Tensor y = by_winograd(in, weight1, bias1, weight2, bias2, pool, packed, wants_nhwc(x));
   return half ? torch::stable::to(y, bfloat16 ? ScalarType::BFloat16 : ScalarType::Half) : y;
 }
 

@@ -109,7 +109,7 @@ inline Tensor float_contiguous(const Tensor& x) {
 // A bias of `channels`, or zeros, filled up with zeros to a multiple of 32.
 inline std::vector<float> padded_bias(const std::optional<Tensor>& bias, int64_t channels) {
   std::vector<float> padded(round_up(channels, 32), 0.0f);
-  if (bias.has_value() && dtype_of(*bias) == aoti_torch_dtype_bfloat16()) {  // a call of aten's takes longer
+  if (bias.has_value() && bias->dim() == 1 && dtype_of(*bias) == aoti_torch_dtype_bfloat16()) {  // a call of aten's takes longer
     const auto* b = static_cast<const c10::BFloat16*>(bias->const_data_ptr());
     for (int64_t c = 0; c < channels; ++c) padded[c] = b[c * bias->stride(0)];
   } else if (bias.has_value()) {

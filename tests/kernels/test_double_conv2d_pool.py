@@ -91,6 +91,20 @@ def test_low_precision(case, dtype: torch.dtype) -> None:
 
 
 @every_isa
+@pytest.mark.parametrize("dtype", [torch.float32, *LOW_PRECISION])
+@pytest.mark.parametrize("c", [1, 3, 5])
+def test_crops_of_channels_last(c: int, dtype: torch.dtype) -> None:
+    """Neither contiguous nor channels_last; also pictures narrower than a tile and lower than a neighbourhood."""
+    p = parameters(c, 6, 4, dtype)
+    wide = torch.randn(2, c, 12, 40).to(dtype).contiguous(memory_format=torch.channels_last)
+    for x in (wide[..., ::2], wide[:, :, 1:9, 3:30], wide[:, :, 2:4, 5:12], wide):
+        y, plain = bk.double_conv2d_pool(x, *p, 2), reference.double_conv2d_pool(x, *p, 2)
+        assert y.stride() == plain.stride()
+        exact = in_float64(x, *p, 2)
+        assert error(y, exact) <= (1e-5 if dtype == torch.float32 else 2 * torch.finfo(dtype).eps)
+
+
+@every_isa
 def test_bfloat16_on_the_instructions_that_are_there() -> None:
     """On tiles the first convolution's outputs are rounded to bfloat16, as in eager; in floats they are not."""
     x = torch.full((1, 32, 20, 20), 1.0, dtype=torch.bfloat16)
@@ -306,6 +320,11 @@ def test_the_op_itself_refuses_what_it_would_misread() -> None:
         op(x, torch.ones(16, 5, 1, 1), None, filters, None, 2, None)
     with pytest.raises(RuntimeError, match="weight1"):
         op(x, torch.ones(16, 5, 3, 3), torch.ones(1), filters, None, 2, None)
+    with pytest.raises(RuntimeError, match="float32, float64"):
+        op(x.to(torch.uint8), torch.ones(16, 5, 3, 3), None, filters, None, 2, None)
+    half, bias = [t.bfloat16() for t in (x, torch.ones(16, 5, 3, 3), filters)], torch.arange(16).bfloat16()
+    flat, row = (op(half[0], half[1], b, half[2], b, 2, None) for b in (bias, bias[None]))
+    assert torch.equal(flat, row)
     with pytest.raises(RuntimeError, match="gradient of its result"):
         gradients(x, parameters(5, 6, 7), 2, torch.ones(1, 7, 8, 8), [True] * 5)
     with pytest.raises(ValueError, match="x must have at least one channel"):
