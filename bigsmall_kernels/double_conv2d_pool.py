@@ -32,7 +32,8 @@ def double_conv2d_pool(
 
     Returns:
         (B, Cout, H // pool, W // pool) of x's dtype (autocast's where it is on); channels_last for a channels_last x.
-        A NaN or infinity may spread a few pixels further than in a direct convolution.
+        A NaN or infinity may spread a few pixels further than in a direct convolution. In bfloat16 the first
+        convolution's outputs are rounded, as eager rounds them, where the processor has AMX, and stay floats elsewhere.
 
     Raises:
         TypeError, ValueError: naming the argument, what it was and what was expected.

@@ -241,22 +241,24 @@ static void mix_lanes(const int16_t* mixed, int64_t stride, const Axis& columns,
   }
   ahead_of = ahead;
 }
-
-template <bool kMore>
-static auto lanes_of(int64_t pairs) {
-  return pairs == 1   ? mix_lanes<1, kMore>
-         : pairs == 2 ? mix_lanes<2, kMore>
-         : pairs == 3 ? mix_lanes<3, kMore>
-                      : mix_lanes<0, kMore>;
-}
 #endif
 
+// of(the pairs, as a constant; 0 for more than three).
+template <class F>
+static auto by_pairs(int64_t pairs, const F& of) {
+  return pairs == 1   ? of(std::integral_constant<int, 1>{})
+         : pairs == 2 ? of(std::integral_constant<int, 2>{})
+         : pairs == 3 ? of(std::integral_constant<int, 3>{})
+                      : of(std::integral_constant<int, 0>{});
+}
+
 template <bool kMore>
-static auto shorts_of(int64_t pairs) {
-  return pairs == 1   ? mix_shorts<1, kMore>
-         : pairs == 2 ? mix_shorts<2, kMore>
-         : pairs == 3 ? mix_shorts<3, kMore>
-                      : mix_shorts<0, kMore>;
+static auto across_of(const Axis& columns) {
+#if BK_LANES == 16
+  if (!columns.lane_start.empty())
+    return by_pairs(columns.pairs, [](auto pairs) { return &mix_lanes<decltype(pairs)::value, kMore>; });
+#endif
+  return by_pairs(columns.pairs, [](auto pairs) { return &mix_shorts<decltype(pairs)::value, kMore>; });
 }
 
 // Sums of the bytes of targets' rows [i, i + count), in y.
@@ -277,10 +279,7 @@ static void whole_rows(const Picture& from, int64_t i, int64_t count, Ahead& ahe
                                             : mix_bytes<0, false>;
     of_bytes(row, &rows.byte_pairs[(i + r) * rows.pairs], rows.pairs, width, shorts + r * stride);
   }
-  auto across = less_128 ? shorts_of<true>(columns.pairs) : shorts_of<false>(columns.pairs);
-#if BK_LANES == 16
-  if (!columns.lane_start.empty()) across = less_128 ? lanes_of<true>(columns.pairs) : lanes_of<false>(columns.pairs);
-#endif
+  const auto across = less_128 ? across_of<true>(columns) : across_of<false>(columns);
   across(shorts, stride, columns, static_cast<int32_t>(128 * rows.total * columns.total), ahead, y, y_stride);
 }
 #undef BK_WHOLE

@@ -3,14 +3,15 @@
 // namespace of its own, after vec.h.
 //
 // A thread walks down an image some rows at a time, as the float kernel does, with the rows in bfloat16. The first
-// convolution's outputs are rounded to it, as eager rounds them; sums and means are floats.
+// convolution's outputs are rounded to it, as eager rounds them; sums and means are floats. A tile of few channels reads a
+// little beyond a neighbourhood, times zero: a NaN or infinity there reaches its sums.
 
 #include "rings.h"
 
 namespace {
 
-constexpr int64_t kTogether = 32;  // values of a tile's row, and outputs that are computed together
-constexpr int64_t kWords = kTogether / 2;  // of 32 bits
+constexpr int64_t kValues = 32;  // values of a tile's row, and outputs that are computed together
+constexpr int64_t kWords = kValues / 2;  // of 32 bits
 constexpr int64_t kTile = 1024;    // bytes
 constexpr int64_t kTileRows = 16;  // at most
 constexpr int64_t kTaken = 8;      // rows of outputs at a time
@@ -61,7 +62,7 @@ struct Inputs {
   Inputs(int64_t channels, bool few)
       : channels(channels),
         few(few),
-        words(few ? words_of_few(channels) : ceil_div(channels, kTogether) * kWords),
+        words(few ? words_of_few(channels) : ceil_div(channels, kValues) * kWords),
         rows(few ? 1 : 3),
         steps(tiles_of(channels, few) / rows) {}
 };
@@ -83,11 +84,11 @@ struct Convolution {
 template <class To>
 void convolve(const Convolution& layer, const Inputs& in, const Rows& from, const Blocks& blocks, int64_t first,
               int64_t last, const To& to) {
-  alignas(64) float sums[2][kTileRows * kTogether];
+  alignas(64) float sums[2][kTileRows * kValues];
   const int64_t items = (last - first) * blocks.count, pixel = from.pixel * static_cast<int64_t>(sizeof(float));
-  const int64_t filter_step = 64, sum_step = kTogether * sizeof(float);
-  for (int64_t n = 0; n < layer.out; n += kTogether) {
-    const char* filter = reinterpret_cast<const char*>(layer.filter) + n / kTogether * in.rows * in.steps * 2 * kTile;
+  const int64_t filter_step = 64, sum_step = kValues * sizeof(float);
+  for (int64_t n = 0; n < layer.out; n += kValues) {
+    const char* filter = reinterpret_cast<const char*>(layer.filter) + n / kValues * in.rows * in.steps * 2 * kTile;
     const V bias[2] = {load(layer.bias + n), load(layer.bias + n + kLanes)};
     for (int64_t item = 0; item < items; item += 2) {
       const int64_t second = lesser(item + 1, items - 1);  // the last one may be alone, and is done twice
@@ -134,7 +135,7 @@ struct ToHalves {
 
   void operator()(const float* sums, const V (&bias)[2], int64_t channel, int64_t y, int64_t x, int64_t pixels) const {
     float* to = rows.at(y, x) + channel / 2;
-    for (int64_t p = 0; p < pixels; ++p, sums += kTogether, to += rows.pixel) {
+    for (int64_t p = 0; p < pixels; ++p, sums += kValues, to += rows.pixel) {
       const V low = positive(load(sums) + bias[0]), high = positive(load(sums + kLanes) + bias[1]);
       const __m512bh both = _mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(high), reinterpret_cast<__m512>(low));
       __builtin_memcpy(to, &both, sizeof(both));
@@ -154,7 +155,7 @@ struct ToMeans {
     float* to = means.at(row, column) + channel;
     for (int64_t p = 0; p < pixels && column < width; ++column, stop += pool, to += means.pixel) {
       V low{}, high{};
-      for (const int64_t end = lesser(stop, pixels); p < end; ++p, sums += kTogether) {
+      for (const int64_t end = lesser(stop, pixels); p < end; ++p, sums += kValues) {
         low += positive(load(sums) + bias[0]);
         high += positive(load(sums + kLanes) + bias[1]);
       }
@@ -167,7 +168,7 @@ struct ToMeans {
 // --- from and to tensors ----------------------------------------------------------------------------------------------
 
 // Pixels of up to 32 values, which lie in rows of their own from from[i] on (null: zeros), `step` apart.
-void interleave(const uint16_t* const (&from)[kTogether], int64_t step, int64_t words, int64_t width, float* pixel,
+void interleave(const uint16_t* const (&from)[kValues], int64_t step, int64_t words, int64_t width, float* pixel,
                 int64_t pixel_words) {
   if (step != 1 || width < kLanes) {
     for (int64_t x = 0; x < width; ++x, pixel += pixel_words) {
@@ -229,7 +230,7 @@ void stage(const HalfImage& image, const Inputs& in, const Rows& to, int64_t fir
       if (in.channels == 3 && image.sc == 1 && image.sw == 3) {
         interleave_rgb(lines, image.width, to.at(r, 0));
       } else {
-        const uint16_t* from[kTogether] = {};
+        const uint16_t* from[kValues] = {};
         for (int64_t i = 0; i < 3 * in.channels; ++i) {
           const uint16_t* line = lines[i / in.channels];
           from[i] = line == nullptr ? nullptr : line + i % in.channels * image.sc;
@@ -244,9 +245,9 @@ void stage(const HalfImage& image, const Inputs& in, const Rows& to, int64_t fir
         __builtin_memset(p + in.channels, 0, (2 * in.words - in.channels) * sizeof(uint16_t));
       }
     } else {
-      for (int64_t c = 0; c < in.channels; c += kTogether) {
-        const uint16_t* from[kTogether] = {};
-        for (int64_t i = 0; i < lesser(kTogether, in.channels - c); ++i) from[i] = row(r) + (c + i) * image.sc;
+      for (int64_t c = 0; c < in.channels; c += kValues) {
+        const uint16_t* from[kValues] = {};
+        for (int64_t i = 0; i < lesser(kValues, in.channels - c); ++i) from[i] = row(r) + (c + i) * image.sc;
         interleave(from, image.sw, kWords, image.width, to.at(r, 0) + c / 2, to.pixel);
       }
     }
@@ -297,7 +298,7 @@ struct Workspace {
     const int64_t pixels = blocks.count * blocks.pixels + 2;  // and what the last tile's rows reach over
     x = arena.ring(kTaken + 4, pixels + kWords, in.words, 1);
     mid = arena.ring(kTaken + 2, pixels, in_mid.words, 1);
-    means = arena.ring(kTaken / a.pool + 2, a.width / a.pool, ceil_div(a.out, kTogether) * kTogether, 0);
+    means = arena.ring(kTaken / a.pool + 2, a.width / a.pool, ceil_div(a.out, kValues) * kValues, 0);
     size = arena.size;
   }
 };
