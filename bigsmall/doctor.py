@@ -166,7 +166,7 @@ def _library() -> Finding:
         return Finding(FAILED if built else WARNING, note, advice)
     isa, could = info["isa"], ISAS.get(torch.backends.cpu.get_cpu_capability(), "portable")
     found = f"{note}; instruction set {isa}, {info['threads']} threads"
-    order = (*ISAS.values(), "amx")
+    order = (*ISAS.values(), "avx512_vnni", "amx")
     if order.index(isa) >= order.index(could):
         return Finding(OK, found)
     asked = os.environ.get("BIGSMALL_KERNELS_ISA")

@@ -24,7 +24,7 @@ from torch.autograd import forward_ad
 from . import _choosers, _cuda, reference
 
 NAMESPACE = "bigsmall_kernels"
-ISAS = ("portable", "avx2", "avx512", "amx")
+ISAS = ("portable", "avx2", "avx512", "avx512_vnni", "amx")
 BACKENDS = ("reference", "cpp", "triton", "cuda")
 
 _SHIFT = "int n_segment, int fold_div, bool wrap"

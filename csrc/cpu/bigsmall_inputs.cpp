@@ -36,10 +36,12 @@ class Resizer {
       box_ = box;
       rows_.emplace(box[1], box[3], in_.big_size, in_.size[1]);
       columns_.emplace(box[0], box[2], in_.big_size, in_.size[2]);
-      if (isa() >= Isa::avx512 && columns_->fits_bytes) columns_->spread();
+      if (isa() >= Isa::avx512_vnni) columns_->group();
+      if (isa() >= Isa::avx512 && columns_->quads.empty() && columns_->fits_bytes) columns_->spread();
       scratch_ = floats(scratch(*columns_));
     }
     const uint8_t* x = in_.frames + t * in_.stride[0] + rows_->start * in_.stride[1] + columns_->start * in_.stride[2];
+    const uint8_t* next = t + 1 < in_.size[0] ? x + in_.stride[0] : x;
     int64_t stride = in_.stride[1];
     if (in_.stride[3] != 1 || in_.stride[2] != 3) {  // not interleaved: copied so
       stride = 3 * columns_->extent;
@@ -50,9 +52,9 @@ class Resizer {
             copy_[i * stride + 3 * j + c] = x[i * in_.stride[1] + j * in_.stride[2] + c * in_.stride[3]];
         }
       }
-      x = copy_.data();
+      x = next = copy_.data();
     }
-    BK_DISPATCH(frame, {x, stride, *rows_, *columns_, in_.pixels}, use, scratch_.get());
+    BK_DISPATCH(frame, {x, next, stride, *rows_, *columns_, in_.pixels}, use, scratch_.get());
   }
 
  private:

@@ -19,12 +19,19 @@ constexpr int64_t kMostTaps = 255;  // of whole weights that come to as much
 
 enum class Pixels { exact, unit, rounded };
 
+// Four taps of 16 values: where their bytes begin, the places in them, and their weights.
+struct alignas(64) Quad {
+  uint8_t place[64], weight[64];
+  int64_t start;
+};
+
 // One axis of an exact-area resize: target i is the sum of weight[k] * source[first[i] + k - begin[i]] over begin[i] <= k <
 // begin[i + 1], where the weights are the parts of source pixels that lie in it. Of a whole number of pixels they are
 // whole too, in units of the common fraction: sums of bytes are then exact.
 struct Axis {
   int64_t size = 0, start = 0, extent = 0;  // targets; the first source pixel of all and how many there are
   double total = 0;                         // of a target's weights
+  bool whole = false;                       // are the weights
   std::vector<int64_t> first, begin;        // first counts from start
   std::vector<float> weight;
   // The same for as many source pixels for each target, inside the extent: their weights are zero where they are not its own.
@@ -42,12 +49,18 @@ struct Axis {
   std::vector<int64_t> lane_start;
   std::vector<uint16_t> lane_places;
   std::vector<uint32_t> lane_pairs;
+  // The same in bytes, of whole weights up to 255 (`most`): vector after vector, its taps by fours, whose bytes lie within 64,
+  // or 128 (wide).
+  int64_t quads_of_vector = 0;
+  bool wide_quads = false;
+  float most = 0;
+  std::vector<Quad> quads;
 
   Axis(double from, double length, int64_t size, int64_t pixels) : size(size) {
     constexpr double kNothing = 1e-9;  // what rounding leaves of the neighbour of a whole edge
     start = static_cast<int64_t>(from);
     const double offset = from - static_cast<double>(start);
-    const bool whole = offset == 0 && length == std::floor(length);
+    whole = offset == 0 && length == std::floor(length);
     const double unit = whole ? static_cast<double>(size / std::gcd(static_cast<int64_t>(length), size)) : 1;
     total = length * unit / static_cast<double>(size);
     const auto edge = [&](int64_t i) { return offset + length * static_cast<double>(i) / static_cast<double>(size); };
@@ -100,6 +113,37 @@ struct Axis {
     }
   }
 
+  // Fills in the quads; leaves them empty where a vector's bytes lie further apart, or a weight is no byte.
+  void group() {
+    constexpr int64_t kLanes = 16, kPlaces = 64;
+    const int64_t values = 3 * size, bytes = 3 * extent, of_vector = (taps + 3) / 4;
+    most = *std::max_element(weight.begin(), weight.end());
+    if (!whole || most > 255) return;
+    const auto first_of = [&](int64_t value, int64_t tap) { return 3 * (window[value / 3] + tap) + value % 3; };
+    int64_t span = 0;
+    for (int64_t v = 0; v < values; v += kLanes) {
+      const int64_t last = std::min(v + kLanes, values) - 1;
+      span = std::max(span, first_of(last, std::min<int64_t>(taps, 4) - 1) + 1 - first_of(v / 3 * 3, 0));
+    }
+    const int64_t reach = span > kPlaces ? 2 * kPlaces : kPlaces;
+    if (span > reach || bytes < reach) return;
+    wide_quads = span > kPlaces;
+    quads_of_vector = of_vector;
+    for (int64_t v = 0; v < values; v += kLanes) {
+      for (int64_t q = 0; q < of_vector; ++q) {
+        Quad& quad = quads.emplace_back();
+        quad.start = std::min(first_of(v / 3 * 3, 4 * q), bytes - reach);
+        for (int64_t j = 0; j < kLanes; ++j) {
+          const int64_t value = std::min(v + j, values - 1);
+          for (int64_t k = 4 * q; k < std::min(4 * q + 4, taps); ++k) {
+            quad.place[4 * j + k % 4] = static_cast<uint8_t>(first_of(value, k) - quad.start);
+            quad.weight[4 * j + k % 4] = static_cast<uint8_t>(window_weight[value / 3 * taps + k]);
+          }
+        }
+      }
+    }
+  }
+
  private:
   void pair() {
     pairs = (taps + 1) / 2;
@@ -117,7 +161,7 @@ struct Axis {
 
 // A box of a frame and the axes of its targets: rows of interleaved bytes, x's first pixel is the axes' first.
 struct Picture {
-  const uint8_t* x;
+  const uint8_t *x, *next;  // next: where the one after it lies, or the same
   int64_t stride;
   const Axis &rows, &columns;
   Pixels pixels;

@@ -26,7 +26,7 @@ class Ahead {
   int64_t step_;
 };
 
-constexpr int64_t kAheadOfLanes = 8;  // times in mix_lanes, for each vector
+constexpr int64_t kAheadOfVector = 8;  // times for a vector of kRows rows, where they are mixed by vectors
 
 // --- Any weights ------------------------------------------------------------------------------------------------------
 
@@ -220,7 +220,7 @@ static void mix_lanes(const int16_t* mixed, int64_t stride, const Axis& columns,
   const uint16_t* places = columns.lane_places.data();
   const uint32_t* weight = columns.lane_pairs.data();
   for (const int64_t start : columns.lane_start) {
-    for (int p = 0; p < kAheadOfLanes; ++p) ahead();
+    for (int p = 0; p < kAheadOfVector; ++p) ahead();
     const Whole place = load_whole(places);
     Whole sum[kRows];
     for (int64_t k = 0; k < pairs; ++k, weight += kLanes) {
@@ -261,11 +261,22 @@ static auto across_of(const Axis& columns) {
   return by_pairs(columns.pairs, [](auto pairs) { return &mix_shorts<decltype(pairs)::value, kMore>; });
 }
 
-// Sums of the bytes of targets' rows [i, i + count), in y.
-static void whole_rows(const Picture& from, int64_t i, int64_t count, Ahead& ahead, float* mixed, float* y,
+#if BK_LANES == 16
+#include "bigsmall_inputs_vnni.h"
+#endif
+
+// Sums of the bytes of targets' rows [i, i + count), in y; or false, where these axes' are not taken so.
+static bool whole_rows(const Picture& from, int64_t i, int64_t count, Ahead& ahead, float* mixed, float* y,
                        int64_t y_stride) {
   const Axis &rows = from.rows, &columns = from.columns;
+#if BK_LANES == 16
+  if (!columns.quads.empty()) {
+    quad_rows(from, i, count, ahead, y, y_stride);
+    return true;
+  }
+#endif
   const int64_t width = 3 * columns.extent, stride = width + kPad;
+  if (!rows.fits_bytes || !columns.fits_bytes || width < 4 * kLanes) return false;
   const bool less_128 = rows.total > 127;
   int16_t* shorts = reinterpret_cast<int16_t*>(mixed);
   for (int64_t r = 0; r < count; ++r) {
@@ -281,6 +292,7 @@ static void whole_rows(const Picture& from, int64_t i, int64_t count, Ahead& ahe
   }
   const auto across = less_128 ? across_of<true>(columns) : across_of<false>(columns);
   across(shorts, stride, columns, static_cast<int32_t>(128 * rows.total * columns.total), ahead, y, y_stride);
+  return true;
 }
 #undef BK_WHOLE
 #endif
@@ -298,8 +310,8 @@ struct Run {
   }
 };
 
-// Sums of values and of their squares. A row's are summed in floats, as a run: what is lost there is of the spread and not
-// of the values, and equal values have none.
+// Sums of values and of their squares. Those of a few rows are summed in floats, as a run: what is lost there is of the spread
+// and not of the values, and equal values have none.
 class Sums {
  public:
   // `n` values in each lane.
@@ -353,18 +365,24 @@ static BK_INLINE V finished(V y, float area, [[maybe_unused]] float share) {
 }
 
 // A row of n area sums y: its pixels, which may be kept in x, their differences d to those in x, and these times `weight`
-// added to `averages`. Rows reach a vector beyond n. Exact pixels stay sums: so does eps, times the area.
+// added to `averages`. Rows reach a vector beyond n. Exact pixels stay sums: so does eps, times the area. Whole vectors go on
+// with the runs p, of pixels, and q, of differences, or begin them; what is left of the row goes to the sums.
 template <Pixels kPixels, bool kDiffer, bool kKeep>
 static void use_row(const float* __restrict y, int64_t n, float area, float eps, float* __restrict x, float* __restrict d,
-                    float weight, float* __restrict averages, Sums& of_pixels, Sums& of_differences, Ahead& ahead_of) {
+                    float weight, float* __restrict averages, bool begin, Run& run_p, Run& run_q, Sums& of_pixels,
+                    Sums& of_differences, Ahead& ahead_of) {
   Ahead ahead = ahead_of;
   const float share = 1 / area;
-  const int64_t vectors = n / kLanes, rest = vectors * kLanes;
+  const int64_t rest = n / kLanes * kLanes;
   const auto pixels = [&](int64_t i) {
     return kPixels == Pixels::exact ? load(y + i) : finished<kPixels>(load(y + i), area, share);
   };
   const auto difference = [&](V after, V before) { return (after - before) / (after + before + eps); };
-  Run p{pixels(0)}, q{difference(p.first, load(x))};
+  if (begin) {
+    run_p = {pixels(0)};
+    run_q = {difference(run_p.first, load(x))};
+  }
+  Run p = run_p, q = run_q;
   for (int64_t i = 0; i < rest; i += kLanes) {
     ahead();
     const V after = pixels(i);
@@ -380,8 +398,8 @@ static void use_row(const float* __restrict y, int64_t n, float area, float eps,
     }
   }
   ahead_of = ahead;
-  if (vectors && kKeep) of_pixels.add(p, vectors);
-  if (vectors && kDiffer) of_differences.add(q, vectors);
+  run_p = p;
+  run_q = q;
   if (rest == n) return;
   const V after = pixels(rest), v = difference(after, load(x + rest));
   for (int64_t i = rest; i < n; ++i) {
@@ -460,21 +478,21 @@ static void frame_of(const Picture& from, const Use& use, float* memory) {
                       : columns.taps == 5 ? mix_columns<5>
                       : columns.taps == 6 ? mix_columns<6>
                                           : mix_columns<0>;
-  const int64_t vectors = static_cast<int64_t>(columns.lane_start.size());
-  const int64_t times = (vectors ? kAheadOfLanes * vectors : size) + kRows * n / kLanes;
+  const bool by_vector = !columns.quads.empty() || !columns.lane_start.empty();
+  const int64_t times = (by_vector ? kAheadOfVector * ceil_div(n, kLanes) : size) + kRows * n / kLanes;
   Sums of_pixels, of_differences;
   int64_t s = 0;  // the target of averages at hand
   std::fill_n(averages, n, 0.0f);
   for (int64_t i = 0; i < size; i += kRows) {
     const int64_t count = lesser(kRows, size - i);
-    const int64_t next = lesser(i + kRows, size - 1), last = lesser(i + 2 * kRows, size) - 1;
-    const char* at = reinterpret_cast<const char*>(from.x + rows.first[next] * from.stride);
+    const bool end = i + kRows >= size;  // the next picture's begin comes next
+    const int64_t next = end ? 0 : i + kRows, last = lesser(next + kRows, size) - 1;
+    const uint8_t* x = end ? from.next : from.x;
     const int64_t last_row = lesser(rows.first[last] + rows.taps, rows.extent) - 1;
-    Ahead ahead(at, reinterpret_cast<const char*>(from.x + last_row * from.stride + width), times);
+    Ahead ahead(reinterpret_cast<const char*>(x + rows.first[next] * from.stride),
+                reinterpret_cast<const char*>(x + last_row * from.stride + width), times);
 #ifdef BK_INTRINSICS
-    if (rows.fits_bytes && columns.fits_bytes && width >= 4 * kLanes) {
-      whole_rows(from, i, count, ahead, mixed, y, stride);
-    } else
+    if (!whole_rows(from, i, count, ahead, mixed, y, stride))
 #endif
     {
       for (int64_t r = 0; r < count; ++r) {
@@ -484,10 +502,11 @@ static void frame_of(const Picture& from, const Use& use, float* memory) {
       }
       across(mixed, mixed_stride, columns, ahead, y, stride);
     }
+    Run p, q;
     for (int64_t r = i; r < i + count; ++r) {
       float* row = y + (r - i) * stride;
       const float weight = down ? down->weight[down->begin[s] + r - down->first[s]] : 0;
-      use_of(row, n, area, eps, use.x + r * n, d, weight, averages, of_pixels, of_differences, ahead);
+      use_of(row, n, area, eps, use.x + r * n, d, weight, averages, r == i, p, q, of_pixels, of_differences, ahead);
       if (use.big) split<kPixels>(row, size, area, use.big + r * size, size * size);
       if (!down || r + 1 < down->first[s] + down->begin[s + 1] - down->begin[s]) continue;
       average(averages, *down, s, use.small);
@@ -495,6 +514,8 @@ static void frame_of(const Picture& from, const Use& use, float* memory) {
       const float part = s < down->size && down->first[s] <= r ? down->weight[down->begin[s]] : 0;
       for (int64_t j = 0; j < n; ++j) averages[j] = part > 0 ? d[j] * part : 0;
     }
+    if (n >= kLanes && use.keep) of_pixels.add(p, n / kLanes * count);
+    if (n >= kLanes && down) of_differences.add(q, n / kLanes * count);
   }
   if (use.keep) of_pixels.write(use.of_pixels, kPixels == Pixels::exact ? whole : 1);
   if (down) of_differences.write(use.of_differences, 1);

@@ -29,8 +29,10 @@ static Isa best() {
 #ifdef BK_X86
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl"))
-    return has_amx() ? Isa::amx : Isa::avx512;
+      __builtin_cpu_supports("avx512vl")) {
+    if (!__builtin_cpu_supports("avx512vnni") || !__builtin_cpu_supports("avx512vbmi")) return Isa::avx512;
+    return has_amx() ? Isa::amx : Isa::avx512_vnni;
+  }
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return Isa::avx2;
 #endif
   return Isa::portable;
@@ -44,6 +46,7 @@ static Isa choose() {
   if (std::strcmp(asked, "portable") == 0) isa = Isa::portable;
   if (std::strcmp(asked, "avx2") == 0) isa = Isa::avx2;
   if (std::strcmp(asked, "avx512") == 0) isa = Isa::avx512;
+  if (std::strcmp(asked, "avx512_vnni") == 0) isa = Isa::avx512_vnni;
   return isa < most ? isa : most;
 }
 
@@ -55,6 +58,7 @@ Isa isa() {
 const char* isa_name() {
   switch (isa()) {
     case Isa::amx: return "amx";
+    case Isa::avx512_vnni: return "avx512_vnni";
     case Isa::avx512: return "avx512";
     case Isa::avx2: return "avx2";
     default: return "portable";

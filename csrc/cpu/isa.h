@@ -10,9 +10,11 @@
 
 namespace bk {
 
-enum class Isa { portable, avx2, avx512, amx };  // amx: avx512, and products of matrices of bfloat16
+// avx512_vnni: avx512 (F, BW, DQ, VL) with products and permutations of bytes (VNNI, VBMI). amx: that, and products of
+// matrices of bfloat16.
+enum class Isa { portable, avx2, avx512, avx512_vnni, amx };
 
-// The best the processor has, or BIGSMALL_KERNELS_ISA=portable|avx2|avx512|amx (never more than it has).
+// The best the processor has, or BIGSMALL_KERNELS_ISA=portable|avx2|avx512|avx512_vnni|amx (never more than it has).
 Isa isa();
 const char* isa_name();
 

@@ -119,7 +119,7 @@ def test_an_instruction_set_below_what_the_processor_can(monkeypatch):
     assert "BIGSMALL_KERNELS_ISA" in check.advice
 
 
-@pytest.mark.parametrize("isa", ["avx512", "amx"])
+@pytest.mark.parametrize("isa", ["avx512", "avx512_vnni", "amx"])
 def test_an_instruction_set_with_all_that_the_processor_can(monkeypatch, isa):
     info = bk.info() | {"isa": isa, "library": {"loaded": True, "note": "built"}}
     monkeypatch.setattr(bk, "info", lambda: info)

@@ -71,6 +71,14 @@ def test_resize_definition() -> None:
     (2, 203, 120, 48, 9, 1),
     (2, 203, 217, 48, 9, 1),
     (2, 203, 336, 48, 9, 1),
+    (2, 61, 313, 144, 9, 1),
+    (2, 143, 313, 144, 9, 1),
+    (2, 289, 431, 144, 9, 1),
+    (2, 50, 505, 144, 9, 1),
+    (2, 50, 1100, 144, 9, 1),
+    (2, 6, 33, 2, 2, 1),
+    (2, 8, 44, 3, 3, 1),
+    (2, 8, 77, 4, 4, 1),
 ])  # fmt: skip
 def test_every_kernel_against_the_reference(n, height, width, big, small, every, pixels) -> None:
     assert_compiled("bigsmall_inputs")

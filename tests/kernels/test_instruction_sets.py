@@ -10,7 +10,7 @@ import pytest
 
 import bigsmall_kernels as bk
 
-ORDER = ("portable", "avx2", "avx512", "amx")
+ORDER = ("portable", "avx2", "avx512", "avx512_vnni", "amx")
 best = bk.info()["isa"]
 OTHERS = ORDER[: ORDER.index(best)] if best in ORDER else ()
 
