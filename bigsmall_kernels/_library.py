@@ -69,6 +69,9 @@ for _schema in SCHEMAS:
     if _op in ("wtsm_conv2d_backward", "wtsm_conv2d_stack_backward"):
         _composed.define(f"{_op}_composed({_signature}")
         _composed.impl(f"{_op}_composed", getattr(reference, _op), "CompositeExplicitAutograd")
+# The last step of `bigsmall_inputs`, in place and in one pass.
+_composed.define("rescale_(Tensor(a!) x, float shift, float factor) -> ()")
+_composed.impl("rescale_", reference.rescale_, "CompositeExplicitAutograd")
 
 
 # --- fakes: shapes, dtypes and layouts without data -------------------------------------------------------------------
@@ -313,6 +316,11 @@ def call(op: str, *args: Any) -> Any:
         return function(*args)
     with torch._C._AutoDispatchBelowAutograd():
         return function(*args)
+
+
+def rescale_(x: Tensor, shift: float, factor: float) -> None:
+    """x := (x - shift) * factor, of contiguous float32."""
+    (reference if _backend == "reference" else getattr(torch.ops, _choosers.NAMESPACE)).rescale_(x, shift, factor)
 
 
 def info() -> dict[str, Any]:

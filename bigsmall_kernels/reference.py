@@ -450,6 +450,11 @@ def bigsmall_pixels(frames: Tensor, boxes: Tensor, size: int, pixels: str) -> Te
     return y.round() if pixels == "rounded" else y  # rounded from float32, as OpenCV does: a half is a half
 
 
+def rescale_(x: Tensor, shift: float, factor: float) -> None:
+    """x := (x - shift) * factor"""
+    x.sub_(shift).mul_(factor)
+
+
 def bigsmall_inputs(
     frames: Tensor, boxes: Tensor, big_size: int, small_size: int, every: int, pixels: str, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -37,7 +37,11 @@ class Resizer {
       rows_.emplace(box[1], box[3], in_.big_size, in_.size[1]);
       columns_.emplace(box[0], box[2], in_.big_size, in_.size[2]);
       if (isa() >= Isa::avx512_vnni) columns_->group();
-      if (isa() >= Isa::avx512 && columns_->quads.empty() && columns_->fits_bytes) columns_->spread();
+      if (columns_->quads.empty() && rows_->fits_bytes && columns_->fits_bytes) {
+        rows_->pair();
+        columns_->pair();
+        if (isa() >= Isa::avx512) columns_->spread();
+      }
       scratch_ = floats(scratch(*columns_));
     }
     const uint8_t* x = in_.frames + t * in_.stride[0] + rows_->start * in_.stride[1] + columns_->start * in_.stride[2];

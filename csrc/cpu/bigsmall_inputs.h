@@ -64,6 +64,9 @@ struct Axis {
     const double unit = whole ? static_cast<double>(size / std::gcd(static_cast<int64_t>(length), size)) : 1;
     total = length * unit / static_cast<double>(size);
     const auto edge = [&](int64_t i) { return offset + length * static_cast<double>(i) / static_cast<double>(size); };
+    first.reserve(size);
+    begin.reserve(size + 1);
+    weight.reserve(size * static_cast<int64_t>(length / static_cast<double>(size) + 3));
     for (int64_t i = 0; i < size; ++i) {
       const double left = edge(i), right = edge(i + 1);
       int64_t p = std::min(static_cast<int64_t>(left + kNothing), pixels - 1 - start);
@@ -72,7 +75,7 @@ struct Axis {
       do {
         const double low = static_cast<double>(p);
         const double part = std::max(0.0, std::min(right, low + 1) - std::max(left, low)) * unit;
-        weight.push_back(static_cast<float>(whole ? std::round(part) : part));
+        weight.push_back(whole ? static_cast<float>(static_cast<int64_t>(part + 0.5)) : static_cast<float>(part));
         ++p;
       } while (static_cast<double>(p) < right - kNothing && start + p < pixels);
       extent = p;
@@ -87,13 +90,26 @@ struct Axis {
     }
     window.resize(padded(), window.back());
     fits_bytes = whole && total <= kMostTaps;
-    if (fits_bytes) pair();
   }
 
   // Targets in whole vectors of pixels.
   int64_t padded() const { return (size + 3) / 4 * 4; }
 
-  // Fills in the lanes, of columns whose weights fit bytes; leaves them empty where a vector's shorts lie further apart.
+  // Fills in the pairs, of weights that fit bytes.
+  void pair() {
+    pairs = (taps + 1) / 2;
+    byte_pairs.resize(size * pairs);
+    short_pairs.resize(pairs * padded() * 4);
+    for (int64_t i = 0; i < size; ++i) {
+      for (int64_t k = 0; k < taps; ++k) {
+        const uint32_t w = static_cast<uint32_t>(window_weight[i * taps + k]);
+        byte_pairs[i * pairs + k / 2] = static_cast<uint16_t>(byte_pairs[i * pairs + k / 2] | w << 8 * (k % 2));
+        for (int64_t c = 0; c < 4; ++c) short_pairs[(k / 2 * padded() + i) * 4 + c] |= w << 16 * (k % 2);
+      }
+    }
+  }
+
+  // Fills in the lanes, of columns that have pairs; leaves them empty where a vector's shorts lie further apart.
   void spread() {
     constexpr int64_t kLanes = 16, kPlaces = 64;
     const int64_t values = 3 * size, vectors = (values + kLanes - 1) / kLanes;
@@ -129,6 +145,7 @@ struct Axis {
     if (span > reach || bytes < reach) return;
     wide_quads = span > kPlaces;
     quads_of_vector = of_vector;
+    quads.reserve((values + kLanes - 1) / kLanes * of_vector);
     for (int64_t v = 0; v < values; v += kLanes) {
       for (int64_t q = 0; q < of_vector; ++q) {
         Quad& quad = quads.emplace_back();
@@ -140,20 +157,6 @@ struct Axis {
             quad.weight[4 * j + k % 4] = static_cast<uint8_t>(window_weight[value / 3 * taps + k]);
           }
         }
-      }
-    }
-  }
-
- private:
-  void pair() {
-    pairs = (taps + 1) / 2;
-    byte_pairs.resize(size * pairs);
-    short_pairs.resize(pairs * padded() * 4);
-    for (int64_t i = 0; i < size; ++i) {
-      for (int64_t k = 0; k < taps; ++k) {
-        const uint32_t w = static_cast<uint32_t>(window_weight[i * taps + k]);
-        byte_pairs[i * pairs + k / 2] = static_cast<uint16_t>(byte_pairs[i * pairs + k / 2] | w << 8 * (k % 2));
-        for (int64_t c = 0; c < 4; ++c) short_pairs[(k / 2 * padded() + i) * 4 + c] |= w << 16 * (k % 2);
       }
     }
   }

@@ -95,7 +95,19 @@ Tensor diff_normalize(const Tensor& frames, double eps, std::optional<double> st
   return normalized("diff_normalize", frames, true, eps, std::nullopt, std);
 }
 
+void rescale_(Tensor x, double shift, double factor) {
+  STD_TORCH_CHECK(is_float(x) && x.is_contiguous(), "rescale_ needs contiguous float32");
+  float* data = static_cast<float*>(x.mutable_data_ptr());
+  const int64_t n = x.numel();
+  torch::stable::parallel_for(0, (n + kSpan - 1) / kSpan, 8, [&](int64_t first, int64_t last) {
+    const int64_t start = first * kSpan;
+    BK_DISPATCH(rescale, data + start, std::min(n, last * kSpan) - start, static_cast<float>(shift), static_cast<float>(factor));
+  });
+}
+
 }  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(bigsmall_kernels_impl, CPU, m) { m.impl("rescale_", TORCH_BOX(&rescale_)); }
 
 STABLE_TORCH_LIBRARY_IMPL(bigsmall_kernels, CPU, m) {
   m.impl("standardize", TORCH_BOX(&standardize));

@@ -78,3 +78,7 @@ static void normalize(const S& v, int64_t n, double mean, double scale, R* __res
   const R high = static_cast<R>(mean), low = std::isfinite(mean) ? static_cast<R>(mean - high) : 0, s = static_cast<R>(scale);
   for (int64_t i = 0; i < n; ++i) y[i] = ((v(i) - high) - low) * s;
 }
+
+static void rescale(float* x, int64_t n, float shift, float factor) {
+  for (int64_t i = 0; i < n; ++i) x[i] = (x[i] - shift) * factor;
+}

@@ -165,6 +165,20 @@ def test_statistics_of_faint_pictures(dark: int) -> None:
 
 
 @every_isa
+@pytest.mark.parametrize("size", [0, 1, 4097, 100_003])
+def test_the_last_step(size: int, threads: None) -> None:
+    """In place, and rounded as its definition's two steps are."""
+    x = torch.randn(size) + 100
+    expected = x.clone()
+    reference.rescale_(expected, 99.7, 1 / 3)
+    for count in (1, 3):
+        torch.set_num_threads(count)
+        y = x.clone()
+        assert torch.ops.bigsmall_kernels_impl.rescale_(y, 99.7, 1 / 3) is None
+        assert torch.equal(y, expected)
+
+
+@every_isa
 @pytest.mark.parametrize("pixels", PIXELS)
 def test_same_bits_on_any_thread_count(pixels: str, threads: None) -> None:
     frames = video(7, 50, 61)
