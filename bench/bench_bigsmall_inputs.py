@@ -89,6 +89,7 @@ def test_bigsmall_inputs(paired: Any, clips: int, threads: int, quick: bool) -> 
         [*numpy_ways, ("eager reference", plain if clips < 60 else peers.TAKES_LONG)],
         expected,
         nbytes=frames.nbytes + 4 * sum(y.numel() for y in expected),  # read once, written once
+        reading=frames.view(-1).view(torch.int64).sum,
         frames=len(frames),
         bars={"numpy as released": 10},
     )

@@ -174,6 +174,7 @@ def paired(benchmark: Any, threads: int) -> Callable[..., None]:
         kernel: the op whose kernel ran, where it is not `op`.
         flops: of one call; they give GFLOP/s of a direct computation, and their share of the ceiling.
         nbytes: that one call must move; without flops they give the share of a copy's speed.
+        reading: a call that reads the same memory and does nothing else; its time over that of ours is kept.
         frames: of one call; they give frames per second.
         tolerance: of the error of ours.
         compared: the part of the outputs that `truth` holds, where holding all of it would not fit.
@@ -190,6 +191,7 @@ def paired(benchmark: Any, threads: int) -> Callable[..., None]:
         kernel: str | None = None,
         flops: float = 0,
         nbytes: float = 0,
+        reading: Callable[[], Any] | None = None,
         frames: int = 0,
         tolerance: float = FLOAT32_ERROR,
         compared: Callable[[Any], Any] = lambda outputs: outputs,
@@ -231,6 +233,7 @@ def paired(benchmark: Any, threads: int) -> Callable[..., None]:
         times = {name: max(1, round(SECONDS / s)) for name, s in seconds.items()}
         own_times = max(1, round(SECONDS / min(timed(ours, 1) for _ in range(2))))
         measured: dict[str, list[float]] = {name: [] for name in calls}
+        read: list[float] = []
 
         def peers_round() -> None:
             for name, call in calls.items():
@@ -240,6 +243,9 @@ def paired(benchmark: Any, threads: int) -> Callable[..., None]:
                         call()
                     measured[name].append(timed(call, times[name]))
             time.sleep(PAUSE)
+            if reading is not None:
+                reading()
+                read.append(timed(reading, own_times))
             if own_times > 1:
                 ours()
 
@@ -293,6 +299,8 @@ def paired(benchmark: Any, threads: int) -> Callable[..., None]:
             row["flops_per_byte"] = flops / nbytes
         elif nbytes:
             row["share_of_copy"] = nbytes / median(own) / 1e9 / limits[COPY]
+        if read:
+            row["share_of_reading"] = median(r / o for r, o in zip(read, own, strict=True))
         row["bars"] = _bars(bars or {}, row)
         benchmark.extra_info |= row
 

@@ -69,7 +69,9 @@ def _cells(row: Row) -> list[str]:
         f"{info['microseconds']:,.0f}",
         found("frames_per_second", "{:,.0f}"),
         found("gflops", "{:,.0f}"),
-        found("share_of_arithmetic", "{:.0%}") + found("share_of_copy", "{:.0%} of copy_"),
+        found("share_of_arithmetic", "{:.0%}")
+        + found("share_of_copy", "{:.0%} of copy_")
+        + found("share_of_reading", ", {:.0%} of reading"),
         found("extra_mb", "{:,.1f}"),
         f"**{info['ratio']:.2f}**",
         f"{low:.2f}-{high:.2f}",
@@ -114,7 +116,7 @@ def table(run: dict[str, Any]) -> str:
         "of seconds takes part in fewer rounds, which are named. GFLOP/s: of a direct convolution, its share that of "
         f"the {rows[0]['extra_info']['ceiling'].split()[0]} ceiling, which Winograd's may exceed. Extra MB: growth of "
         "peak resident memory in a call beyond inputs, outputs and weights; of ONNX Runtime and OpenVINO, which keep "
-        "theirs, in the first one.",
+        "theirs, in the first one. Of reading: the time of a sum over the frames' bytes, and nothing else, over ours.",
         "",
         f"Bars of the design: {sum(bar['met'] for bar in bars)} of {len(bars)} met.",
         "",
