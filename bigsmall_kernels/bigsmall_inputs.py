@@ -197,9 +197,10 @@ def bigsmall_inputs(
 
 def _scaled(x: Tensor, mean: Scalar, std: Scalar) -> Tensor:
     """x itself, less its mean and over its deviation; zeros for a constant video, where that is 0 (FACTS 3.2)."""
-    if isinstance(std, Tensor) or not _at_hand(x):
-        return x.sub_(_float(mean)).mul_(_reciprocal(std))
-    rescale_(x, mean, _reciprocal(std))
+    factor = _reciprocal(std)
+    if isinstance(mean, Tensor) or isinstance(factor, Tensor) or not _at_hand(x):
+        return x.sub_(_float(mean)).mul_(factor)
+    rescale_(x, mean, factor)
     return x
 
 
