@@ -182,12 +182,13 @@ def _is_direct(weight: Tensor) -> bool:
 def packed_size(weight: Tensor) -> int:
     """Number of elements of `pack_wtsm_conv2d`."""
     values = weight.shape[2] * weight.shape[3] if _is_direct(weight) else len(WINOGRAD_3X3) ** 2
-    return (weight.shape[0] + 15) // 16 * 16 * weight.shape[1] * values
+    floats: int = (weight.shape[0] + 15) // 16 * 16 * weight.shape[1] * values
+    return floats + (_tiles_size(weight, _is_few(weight)) if tuple(weight.shape[2:]) == (3, 3) else 0)
 
 
 def pack_wtsm_conv2d(weight: Tensor) -> Tensor:
-    """The filter in blocks of 16 output channels, in the Winograd domain for 3x3; the same for any instruction set."""
-    return _pack_direct(weight) if _is_direct(weight) else _pack_winograd(weight, WINOGRAD_3X3)
+    """As `pack_wtsm_conv2d_stack`, of one layer."""
+    return pack_wtsm_conv2d_stack([weight])
 
 
 # --- wtsm_conv2d_stack ------------------------------------------------------------------------------------------------
@@ -238,8 +239,13 @@ def wtsm_conv2d_stack_backward(
 
 
 def pack_wtsm_conv2d_stack(weights: list[Tensor]) -> Tensor:
-    """The layers' `pack_wtsm_conv2d`, one after another."""
-    return torch.cat([pack_wtsm_conv2d(weight) for weight in weights])
+    """The filters in blocks of 16 outputs, in the Winograd domain for 3x3; then the 3x3 ones as tiles of bfloat16.
+
+    The same for any instruction set.
+    """
+    floats = (_pack_direct(w) if _is_direct(w) else _pack_winograd(w, WINOGRAD_3X3) for w in weights)
+    tiles = (_pack_tiles(w, _is_few(w)) for w in weights if tuple(w.shape[2:]) == (3, 3))
+    return torch.cat([*floats, *tiles])
 
 
 # --- double_conv2d_pool -----------------------------------------------------------------------------------------------
@@ -297,9 +303,9 @@ def _words_of_few(channels: int) -> int:
     return (3 * channels + 1) // 2
 
 
-def _is_few(weight1: Tensor) -> bool:
-    """Whether all that an output of the first convolution sees fits into 32 values: up to three channels."""
-    return 3 * _words_of_few(weight1.shape[1]) <= 16
+def _is_few(weight: Tensor) -> bool:
+    """Whether all that an output of a 3x3 convolution sees fits into 32 values: up to three channels."""
+    return 3 * _words_of_few(weight.shape[1]) <= 16
 
 
 def _pack_tiles(weight: Tensor, few: bool) -> Tensor:
@@ -320,6 +326,13 @@ def _pack_tiles(weight: Tensor, few: bool) -> Tensor:
     return values.permute(0, 3, 1, 4, 2, 5).float().bfloat16().contiguous().flatten().view(torch.float32)
 
 
+def _tiles_size(weight: Tensor, few: bool) -> int:
+    """Number of elements of `_pack_tiles`."""
+    out, in_ = weight.shape[:2]
+    size: int = (out + 31) // 32 * 512 * (1 if few else 9 * ((in_ + 31) // 32))
+    return size
+
+
 def pack_double_conv2d_pool(weight1: Tensor, weight2: Tensor) -> Tensor:
     """Both filters in the Winograd domain, and both as tiles of bfloat16; the same for any instruction set."""
     winograd = (_pack_winograd(w, WINOGRAD_6X6) for w in (weight1, weight2))
@@ -332,7 +345,7 @@ def packed_block_size(weight1: Tensor, weight2: Tensor) -> int:
     for weight, few in ((weight1, _is_few(weight1)), (weight2, False)):
         out, in_ = weight.shape[:2]
         size += len(WINOGRAD_6X6) ** 2 * ((out + 15) // 16) * 16 * in_
-        size += (out + 31) // 32 * 512 * (1 if few else 9 * ((in_ + 31) // 32))
+        size += _tiles_size(weight, few)
     return size
 
 

@@ -6,6 +6,7 @@
 #include "memory.h"
 #include "share.h"
 #include "tensor.h"
+#include "tiles.h"
 
 #include <utility>
 
@@ -34,8 +35,6 @@ constexpr int64_t kSerialWork = 1000000;  // multiplications below which a secon
 constexpr int64_t kBand = 24;             // rows of an image that are worth a thread's time by themselves
 
 int64_t winograd_size(const Tensor& w) { return kTileParts * round_up(w.size(0), 16) * w.size(1); }
-// Of filters in bfloat16, two in a float's place.
-int64_t tiles_size(const Tensor& w, bool few) { return round_up(w.size(0), 32) * 16 * tiles_of(w.size(1), few); }
 
 // Winograd's filters of the adjoint of a convolution: its own turned round, inputs and outputs exchanged.
 std::vector<float> packed_adjoint(const Tensor& weight) {
@@ -66,34 +65,9 @@ void pack_for_winograd(const Tensor& w1, const Tensor& w2, float* to1) {
   });
 }
 
-// A filter in bfloat16: for each 32 outputs, for each tile of the values that they see, two tiles of 16 pairs of values by 16
-// outputs. The values are a neighbourhood's, or 32 channels' at one place.
-void pack_as_tiles(const Tensor& w, bool few, float* packed) {
-  const int64_t out = w.size(0), in = w.size(1), tiles = tiles_of(in, few);
-  const float* weight = w.const_data_ptr<float>();
-  const auto weight_at = [&](int64_t o, int64_t tile, int64_t value) {
-    int64_t channel = tile % ((in + 31) / 32) * 32 + value, place = tile / ((in + 31) / 32);
-    if (few) {
-      const int64_t pixel = 2 * words_of_few(in), x = value / pixel, y = value % pixel / in;
-      channel = y < 3 && x < 3 ? value % pixel % in : in;
-      place = 3 * y + x;
-    }
-    return o < out && channel < in ? weight[(o * in + channel) * 9 + place] : 0.0f;
-  };
-  torch::stable::parallel_for(0, round_up(out, 32) / 32 * tiles, 4, [&](int64_t begin, int64_t end) {
-    uint16_t* to = reinterpret_cast<uint16_t*>(packed) + begin * 1024;
-    for (int64_t unit = begin; unit < end; ++unit) {
-      for (int64_t i = 0; i < 1024; ++i) {
-        const int64_t o = unit / tiles * 32 + i / 512 * 16 + i % 32 / 2, value = i % 512 / 32 * 2 + i % 2;
-        *to++ = c10::BFloat16(weight_at(o, unit % tiles, value)).x;
-      }
-    }
-  });
-}
-
 // Both filters as tiles, one after the other.
-int64_t tiles_size(const Tensor& w1, const Tensor& w2) { return tiles_size(w1, is_few(w1.size(1))) + tiles_size(w2, false); }
-void pack_as_tiles(const Tensor& w1, const Tensor& w2, float* packed) {
+int64_t both_tiles_size(const Tensor& w1, const Tensor& w2) { return tiles_size(w1, is_few(w1.size(1))) + tiles_size(w2, false); }
+void pack_both_as_tiles(const Tensor& w1, const Tensor& w2, float* packed) {
   pack_as_tiles(w1, is_few(w1.size(1)), packed);
   pack_as_tiles(w2, false, packed + tiles_size(w1, is_few(w1.size(1))));
 }
@@ -103,9 +77,9 @@ Tensor pack_double_conv2d_pool(const Tensor& weight1, const Tensor& weight2) {
   STD_TORCH_CHECK(is_3x3(weight1) && is_3x3(weight2), "weight1 and weight2 must be (Cout, Cin, 3, 3)");
   const Tensor w1 = float_contiguous(weight1), w2 = float_contiguous(weight2);
   const int64_t winograd = winograd_size(w1, w2);
-  Tensor packed = empty1(winograd + tiles_size(w1, w2), aoti_torch_dtype_float32());
+  Tensor packed = empty1(winograd + both_tiles_size(w1, w2), aoti_torch_dtype_float32());
   pack_for_winograd(w1, w2, packed.mutable_data_ptr<float>());
-  pack_as_tiles(w1, w2, packed.mutable_data_ptr<float>() + winograd);
+  pack_both_as_tiles(w1, w2, packed.mutable_data_ptr<float>() + winograd);
   return packed;
 }
 
@@ -200,12 +174,12 @@ Tensor in_tiles(const Tensor& x, const Tensor& weight1, const std::optional<Tens
                 const std::optional<Tensor>& bias2, int64_t pool, const std::optional<Tensor>& packed) {
   Tensor y = empty4({x.size(0), weight2.size(0), x.size(2) / pool, x.size(3) / pool}, dtype_of(x), wants_nhwc(x));
   if (y.numel() == 0) return y;
-  Tensor filters = packed.has_value() ? *packed : empty1(tiles_size(weight1, weight2), aoti_torch_dtype_float32());
+  Tensor filters = packed.has_value() ? *packed : empty1(both_tiles_size(weight1, weight2), aoti_torch_dtype_float32());
   const float* tiles = filters.const_data_ptr<float>();
   if (packed.has_value()) {
     tiles += winograd_size(weight1, weight2);
   } else {
-    pack_as_tiles(float_contiguous(weight1), float_contiguous(weight2), filters.mutable_data_ptr<float>());
+    pack_both_as_tiles(float_contiguous(weight1), float_contiguous(weight2), filters.mutable_data_ptr<float>());
   }
   const std::vector<float> b1 = padded_bias(bias1, weight1.size(0)), b2 = padded_bias(bias2, weight2.size(0));
   HalfBlock block = block_of<uint16_t>(x, y, weight1.size(0), pool, b1, b2);
@@ -229,7 +203,7 @@ Tensor double_conv2d_pool(const Tensor& x, const Tensor& weight1, const std::opt
                   "double_conv2d_pool needs x (B, C, H, W), weight1 (M, C, 3, 3), weight2 (N, M, 3, 3), C and pool >= 1");
   if (dtype_of(x) == aoti_torch_dtype_float64()) return composed(x, weight1, bias1, weight2, bias2, pool);
   STD_TORCH_CHECK(!packed.has_value() || (is_float(*packed) && packed->is_contiguous() &&
-                                          packed->numel() == winograd_size(weight1, weight2) + tiles_size(weight1, weight2)),
+                                          packed->numel() == winograd_size(weight1, weight2) + both_tiles_size(weight1, weight2)),
                   "packed must be pack_double_conv2d_pool(weight1, weight2) of these weights");
   const bool half = is_half(x), bfloat16 = dtype_of(x) == aoti_torch_dtype_bfloat16();
 #ifdef BK_AMX

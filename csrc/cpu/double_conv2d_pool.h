@@ -21,12 +21,6 @@ struct Block {
 using DoubleConv2dPool = Block<float>;
 using HalfBlock = Block<uint16_t>;  // bfloat16
 
-// A tile of pixels holds 32 values of each. Of a few channels of an image, a pixel has with it those above and below it, in
-// words of two values, and three pixels beside each other fill a tile.
-constexpr int64_t words_of_few(int64_t channels) { return (3 * channels + 1) / 2; }
-constexpr bool is_few(int64_t channels) { return 3 * words_of_few(channels) <= 16; }
-constexpr int64_t tiles_of(int64_t channels, bool few) { return few ? 1 : 9 * ((channels + 31) / 32); }
-
 // One call of its backward. An image is divided into `bands`, for a few images to be work for many threads.
 struct DoubleConv2dPoolBackward {
   const float *grad, *x;

@@ -1,9 +1,23 @@
 // Temporal shift + convolution + bias + activation, one layer or a stack of 3x3 layers; the packing of its weights.
+#include "intrinsics.h"
 #include "isa.h"
+#include "tiles.h"
 #include "wtsm_conv2d_layers.h"
 
 #define BK_KERNEL "wtsm_conv2d_kernel.h"
 #include "each_isa.h"
+
+#ifdef BK_AMX
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c,prefer-vector-width=512")
+namespace bk::amx {
+#define BK_LANES 16
+#include "vec.h"
+#include "wtsm_conv2d_amx.h"
+#undef BK_LANES
+}  // namespace bk::amx
+#pragma GCC pop_options
+#endif
 
 namespace bk {
 
@@ -50,27 +64,48 @@ Tensor with_layout(const Tensor& y, bool nhwc) {
 
 // --- packed weights ---------------------------------------------------------------------------------------------------
 
-Tensor pack_wtsm_conv2d_stack(const std::vector<Tensor>& weights) {
-  int64_t total = 0;
-  for (const Tensor& w : weights) {
-    STD_TORCH_CHECK(w.dim() == 4, "weights must be (Cout, Cin, kh, kw)");
-    total += Filter(w).packed_size();
-  }
-  Tensor packed = empty1(total, aoti_torch_dtype_float32());
-  float* out = packed.mutable_data_ptr<float>();
+bool is_3x3(const Tensor& w) { return w.size(2) == 3 && w.size(3) == 3; }
+
+int64_t floats_of(const std::vector<Tensor>& weights) {
+  int64_t size = 0;
+  for (const Tensor& w : weights) size += Filter(w).packed_size();
+  return size;
+}
+int64_t tiles_size_of(const std::vector<Tensor>& weights) {
+  int64_t size = 0;
+  for (const Tensor& w : weights) size += is_3x3(w) ? tiles_size(w, is_few(w.size(1))) : 0;
+  return size;
+}
+
+void pack_floats(const std::vector<Tensor>& weights, float* to) {
   for (const Tensor& w : weights) {
     const Filter f(w);
-    pack(f, false, float_contiguous(w).const_data_ptr<float>(), out);
-    out += f.packed_size();
+    pack(f, false, float_contiguous(w).const_data_ptr<float>(), to);
+    to += f.packed_size();
   }
+}
+void pack_tiles(const std::vector<Tensor>& weights, float* to) {
+  for (const Tensor& w : weights) {
+    if (!is_3x3(w)) continue;
+    pack_as_tiles(float_contiguous(w), is_few(w.size(1)), to);
+    to += tiles_size(w, is_few(w.size(1)));
+  }
+}
+
+// All filters for the float kernels, then all 3x3 ones as tiles.
+Tensor pack_wtsm_conv2d_stack(const std::vector<Tensor>& weights) {
+  for (const Tensor& w : weights) STD_TORCH_CHECK(w.dim() == 4, "weights must be (Cout, Cin, kh, kw)");
+  const int64_t floats = floats_of(weights);
+  Tensor packed = empty1(floats + tiles_size_of(weights), aoti_torch_dtype_float32());
+  pack_floats(weights, packed.mutable_data_ptr<float>());
+  pack_tiles(weights, packed.mutable_data_ptr<float>() + floats);
   return packed;
 }
 
 Tensor pack_wtsm_conv2d(const Tensor& weight) { return pack_wtsm_conv2d_stack({weight}); }
 
 void check_packed(const std::optional<Tensor>& packed, const std::vector<Tensor>& weights) {
-  int64_t size = 0;
-  for (const Tensor& w : weights) size += Filter(w).packed_size();
+  const int64_t size = floats_of(weights) + tiles_size_of(weights);
   STD_TORCH_CHECK(!packed.has_value() || (packed->is_cpu() && is_float(*packed) && packed->numel() == size &&
                                           packed->is_contiguous()),
                   "packed must be this weight's own, ", size, " contiguous float32 values");
@@ -221,12 +256,56 @@ class Stack {
   }
 };
 
+// --- in bfloat16, on tiles ---------------------------------------------------------------------------------------------
+
+#ifdef BK_AMX
+constexpr int64_t kSmallImage = 1024;  // pixels: larger ones are shared among the threads by rows, in floats
+
+bool fits_tiles(const Tensor& x, const std::vector<Tensor>& weights, int64_t pad_h, int64_t pad_w) {
+  return isa() == Isa::amx && dtype_of(x) == aoti_torch_dtype_bfloat16() && pad_h == 1 && pad_w == 1 &&
+         x.size(2) * x.size(3) <= kSmallImage && std::all_of(weights.begin(), weights.end(), is_3x3);
+}
+
+Tensor in_tiles(const Tensor& x, const std::vector<Tensor>& weights, const std::vector<std::optional<Tensor>>& biases,
+                int64_t n_segment, int64_t fold_div, bool wrap, Activation activation, const std::optional<Tensor>& packed) {
+  const Size4 size = sizes4(x);
+  const bool nhwc = wants_nhwc(x);
+  Tensor y = empty4({size[0], weights.back().size(0), size[2], size[3]}, dtype_of(x), nhwc);
+  if (y.numel() == 0) return y;
+  std::vector<float> own(packed.has_value() ? 0 : tiles_size_of(weights));
+  if (!packed.has_value()) pack_tiles(weights, own.data());
+  const float* tiles = packed.has_value() ? packed->const_data_ptr<float>() + floats_of(weights) : own.data();
+  std::vector<std::vector<float>> bias;
+  std::vector<HalfLayer> layers;
+  int64_t work = 0;
+  for (size_t l = 0; l < weights.size(); ++l) {
+    const int64_t in = weights[l].size(1), out = weights[l].size(0);
+    bias.push_back(padded_bias(biases[l], out));
+    layers.push_back({in, out, is_few(in), reinterpret_cast<const uint16_t*>(tiles), bias.back().data()});
+    tiles += tiles_size(weights[l], is_few(in));
+    work += in * out;  // of the 9 at a pixel; a core multiplies 16 times as many as floats
+  }
+  const HalfTrunk trunk{layers.data(), static_cast<int64_t>(layers.size()), static_cast<const uint16_t*>(x.const_data_ptr()),
+                        static_cast<uint16_t*>(y.mutable_data_ptr()), strides4(x), size[2], size[3], n_segment, fold_div, wrap,
+                        nhwc, activation};
+  const int64_t space = amx::trunk_workspace(trunk);
+  share_out(size[0] / n_segment, n_segment * size[2] * size[3] * work / 2, [&](int64_t begin, int64_t end) {
+    amx::trunk(trunk, floats(space).get(), begin, end);
+  });
+  return y;
+}
+#endif
+
 // --- the ops ----------------------------------------------------------------------------------------------------------
 
 // float32 and half precision, stride 1: one layer of any filter, or a stack of 3x3 layers with the same padding.
 Tensor convolve(const Tensor& x, const std::vector<Tensor>& weights, const std::vector<std::optional<Tensor>>& biases,
                 int64_t n_segment, int64_t fold_div, bool wrap, int64_t pad_h, int64_t pad_w, Activation activation,
                 const std::optional<Tensor>& packed_weights) {
+#ifdef BK_AMX
+  if (fits_tiles(x, weights, pad_h, pad_w))
+    return in_tiles(x, weights, biases, n_segment, fold_div, wrap, activation, packed_weights);
+#endif
   const Size4 size = sizes4(x);
   const Filter last(weights.back());
   const Size4 out_size{size[0], last.out, size[2] + 2 * pad_h - last.kh + 1, size[3] + 2 * pad_w - last.kw + 1};
@@ -234,7 +313,8 @@ Tensor convolve(const Tensor& x, const std::vector<Tensor>& weights, const std::
   Tensor y = empty4(out_size, aoti_torch_dtype_float32(), nhwc);
   if (y.numel() > 0) {
     const Tensor input = is_float(x) ? x : torch::stable::to(x, ScalarType::Float);
-    const Tensor packed = packed_weights.has_value() ? *packed_weights : pack_wtsm_conv2d_stack(weights);
+    const Tensor packed = packed_weights.has_value() ? *packed_weights : empty1(floats_of(weights), aoti_torch_dtype_float32());
+    if (!packed_weights.has_value()) pack_floats(weights, packed.mutable_data_ptr<float>());
     std::vector<Layer> layers;
     const float* p = packed.const_data_ptr<float>();
     for (size_t l = 0; l < weights.size(); ++l) {

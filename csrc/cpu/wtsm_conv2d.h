@@ -1,6 +1,7 @@
 // What wtsm_conv2d.cpp, wtsm_conv2d_backward.cpp and their kernels agree on.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 
@@ -96,6 +97,24 @@ struct FilterLayout {
 struct PlanesAndPixels {
   int64_t channels, plane, height, width;
   int64_t row_stride, pixel_stride;
+};
+
+// A stack of 3x3 layers in bfloat16, on tiles.
+struct HalfLayer {
+  int64_t in, out;
+  bool few;  // channels (see tiles.h)
+  const uint16_t* filter;
+  const float* bias;  // a multiple of 32 long
+};
+struct HalfTrunk {
+  const HalfLayer* layers;
+  int64_t depth;
+  const uint16_t* x;
+  uint16_t* y;
+  std::array<int64_t, 4> x_stride;
+  int64_t height, width, n, fold_div;
+  bool wrap, nhwc;
+  Activation activation;
 };
 
 // Each on this processor's instruction set; pack_filter and unpack_filter for blocks of 16 outputs times inputs [begin, end).

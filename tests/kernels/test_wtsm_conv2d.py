@@ -119,6 +119,38 @@ def test_low_precision(dtype: torch.dtype) -> None:
     assert_low_precision(bk.wtsm_conv2d_stack(x, weights, biases), eager, exact)
 
 
+@every_isa
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize(("n", "clips", "channels", "height", "width", "fold_div"), [
+    (3, 2, (3, 32, 32, 64), 9, 9, 3),
+    (1, 2, (1, 5), 1, 1, 3),
+    (2, 1, (4, 33, 7), 5, 3, 2),
+    (4, 3, (65, 31), 3, 37, 8),
+    (3, 1, (31, 96, 2), 17, 16, 40),
+    (8, 1, (2, 64), 32, 32, 1),
+    (2, 1, (16, 16), 33, 32, 3),
+])  # fmt: skip
+def test_bfloat16_of_many_shapes(n, clips, channels, height, width, fold_div, activation) -> None:
+    """Small images and larger ones, few channels and many, of any strides, alone and as a stack, both shifts."""
+    parts = [parameters(*pair, 3) for pair in itertools.pairwise(channels)]
+    weights, biases = [w.bfloat16() for w, _ in parts], [b.bfloat16() for _, b in parts]
+    packed = torch.ops.bigsmall_kernels.pack_wtsm_conv2d_stack(weights)
+    for wrap in (True, False):
+        options = (n, fold_div, wrap, activation)
+        for name, x in layouts(torch.randn(n * clips, channels[0], height, width).bfloat16()):
+            exact = reference.wtsm_conv2d_stack(
+                x.double(), [w.double() for w in weights], [b.double() for b in biases], *options
+            )
+            eager = reference.wtsm_conv2d_stack(x, weights, biases, *options)
+            arguments = {"n_segment": n, "fold_div": fold_div, "wrap": wrap, "activation": activation}
+            ours = bk.wtsm_conv2d_stack(x, weights, biases, **arguments)
+            assert_low_precision(ours, eager, exact)
+            assert ours.stride() == torch.empty_like(ours, memory_format=reference.memory_format(x)).stride(), name
+            assert torch.equal(ours, bk.wtsm_conv2d_stack(x, weights, biases, **arguments, packed=packed)), name
+            if len(weights) == 1:
+                assert torch.equal(ours, bk.wtsm_conv2d(x, weights[0], biases[0], **arguments)), name
+
+
 def test_float64_is_float64() -> None:
     x, weight, bias = (torch.randn(s, dtype=torch.float64) for s in ((6, 5, 9, 9), (7, 5, 3, 3), (7,)))
     exact = reference.wtsm_conv2d(x, weight, bias, 3, 3, True, *PLAIN, "tanh")
@@ -324,7 +356,11 @@ def test_packed_weights_are_the_references_and_change_nothing() -> None:
     for op, weight in (("pack_wtsm_conv2d", w1), ("pack_wtsm_conv2d_stack", [w1, w2])):
         assert_compiled(op)
         packed, expected = getattr(torch.ops.bigsmall_kernels, op)(weight), getattr(reference, op)(weight)
-        assert torch.allclose(packed, expected, rtol=1e-6, atol=1e-7)
+        filters = [weight] if isinstance(weight, torch.Tensor) else weight
+        assert packed.numel() == expected.numel() == sum(reference.packed_size(w) for w in filters)
+        tiles = sum(25 * ((w.shape[0] + 15) // 16) * 16 * w.shape[1] for w in filters)  # where they begin
+        assert torch.allclose(packed[:tiles], expected[:tiles], rtol=1e-6, atol=1e-7)
+        assert torch.equal(packed[tiles:].view(torch.bfloat16), expected[tiles:].view(torch.bfloat16))
     x = torch.randn(6, 5, 4, 4)
     packed = torch.ops.bigsmall_kernels.pack_wtsm_conv2d(w1)
     assert torch.equal(bk.wtsm_conv2d(x, w1, b1, packed=packed), bk.wtsm_conv2d(x, w1, b1))
