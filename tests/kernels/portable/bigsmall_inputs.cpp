@@ -51,7 +51,8 @@ double inputs_error(int64_t height, int64_t width, const std::array<double, 4>& 
     for (uint8_t& v : frame) v = static_cast<uint8_t>(below(256));
   }
   const auto picture = [&](int t) {
-    return bk::Picture{frames[t].data() + (rows.start * width + columns.start) * 3, 3 * width, rows, columns, pixels};
+    const auto at = [&](int frame) { return frames[frame].data() + (rows.start * width + columns.start) * 3; };
+    return bk::Picture{at(t), at(1), 3 * width, rows, columns, pixels};
   };
   k::frame(picture(0), {x.data(), true, of_pixels, big.data(), nullptr, 1e-7f, nullptr, nullptr}, scratch.data());
   k::frame(picture(1), {x.data(), true, of_next, next.data(), &down, 1e-7f, of_differences, averages.data()},

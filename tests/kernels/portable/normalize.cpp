@@ -68,4 +68,9 @@ void check_normalisers() {
   report("normalisers, float32", both_errors(floats, of_floats));
   report("normalisers, float16", both_errors(halves, of_halves));
   report("normalisers, bfloat16", both_errors(brains, of_brains));
+
+  bk::portable::rescale(floats.data(), n, 90, 0.5f);
+  Error error;
+  for (int64_t i = 0; i < n; ++i) error(floats[i], (of_floats[i] - 90) / 2);
+  report("rescaled", error.value());
 }
