@@ -129,7 +129,7 @@ def parse(dump: Path) -> tuple[list[Any] | None, Counter[str], int]:
 
 def short(function: str) -> str:
     """The name alone, with its template arguments where they are numbers."""
-    mangled = re.search(r"2bk(?:\d(?:avx2|portable|avx512))?(?:12_GLOBAL__N_1)?L?(\d+)(\w+)", function)
+    mangled = re.search(r"2bk(?:\d(?:avx2|portable|avx512|amx))?(?:12_GLOBAL__N_1)?L?(\d+)(\w+)", function)
     if mangled:  # too long a name for valgrind to read
         return mangled[2][: int(mangled[1])]
     plain = function.replace("(anonymous namespace)::", "")

@@ -92,7 +92,7 @@ def _frames_and_boxes(frames: Tensor, boxes: Tensor | None, least: int) -> tuple
         raise ValueError(f"frames must be (T, H, W, 3) with T >= {least}, got {tuple(frames.shape)}")
     n, height, width, _ = frames.shape
     if boxes is None:
-        if frames.is_cpu and not torch.compiler.is_compiling():
+        if _at_hand(frames):
             return frames, torch.tensor((0.0, 0.0, width, height), dtype=torch.float64).expand(n, 4)
         # filled on its device: numbers that come from the host would have a GPU waited for
         whole = torch.zeros(4, dtype=torch.float64, device=frames.device)

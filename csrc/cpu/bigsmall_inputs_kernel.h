@@ -299,6 +299,8 @@ static bool whole_rows(const Picture& from, int64_t i, int64_t count, Ahead& ahe
 
 // --- A frame ----------------------------------------------------------------------------------------------------------
 
+constexpr int64_t kLongest = 128;  // vectors of a run of more than a row
+
 // Of values in each lane: how much they differ from the first one, summed, and squared.
 struct Run {
   V first, sum{}, square{};
@@ -503,10 +505,17 @@ static void frame_of(const Picture& from, const Use& use, float* memory) {
       across(mixed, mixed_stride, columns, ahead, y, stride);
     }
     Run p, q;
+    int64_t run = 0;  // vectors in them
     for (int64_t r = i; r < i + count; ++r) {
       float* row = y + (r - i) * stride;
       const float weight = down ? down->weight[down->begin[s] + r - down->first[s]] : 0;
-      use_of(row, n, area, eps, use.x + r * n, d, weight, averages, r == i, p, q, of_pixels, of_differences, ahead);
+      use_of(row, n, area, eps, use.x + r * n, d, weight, averages, run == 0, p, q, of_pixels, of_differences, ahead);
+      run += n / kLanes;
+      if (run > 0 && (run + n / kLanes > kLongest || r + 1 == i + count)) {
+        if (use.keep) of_pixels.add(p, run);
+        if (down) of_differences.add(q, run);
+        run = 0;
+      }
       if (use.big) split<kPixels>(row, size, area, use.big + r * size, size * size);
       if (!down || r + 1 < down->first[s] + down->begin[s + 1] - down->begin[s]) continue;
       average(averages, *down, s, use.small);
@@ -514,8 +523,6 @@ static void frame_of(const Picture& from, const Use& use, float* memory) {
       const float part = s < down->size && down->first[s] <= r ? down->weight[down->begin[s]] : 0;
       for (int64_t j = 0; j < n; ++j) averages[j] = part > 0 ? d[j] * part : 0;
     }
-    if (n >= kLanes && use.keep) of_pixels.add(p, n / kLanes * count);
-    if (n >= kLanes && down) of_differences.add(q, n / kLanes * count);
   }
   if (use.keep) of_pixels.write(use.of_pixels, kPixels == Pixels::exact ? whole : 1);
   if (down) of_differences.write(use.of_differences, 1);

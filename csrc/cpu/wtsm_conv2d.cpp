@@ -259,37 +259,49 @@ class Stack {
 // --- in bfloat16, on tiles ---------------------------------------------------------------------------------------------
 
 #ifdef BK_AMX
-constexpr int64_t kSmallImage = 1024;  // pixels: larger ones are shared among the threads by rows, in floats
+constexpr int64_t kSmallImage = 1024;      // pixels
+constexpr int64_t kSmallClip = 64000000;   // multiplications that one thread does in a tenth of a millisecond
+constexpr int64_t kSomeClips = 8;          // or as many clips
+constexpr int64_t kSmallSpace = 1 << 22;  // floats of a thread's workspace
 
-bool fits_tiles(const Tensor& x, const std::vector<Tensor>& weights, int64_t pad_h, int64_t pad_w) {
-  return isa() == Isa::amx && dtype_of(x) == aoti_torch_dtype_bfloat16() && pad_h == 1 && pad_w == 1 &&
-         x.size(2) * x.size(3) <= kSmallImage && std::all_of(weights.begin(), weights.end(), is_3x3);
+// 3x3 layers with zeros around the images; of a few channels, which lie otherwise, only what comes from outside.
+bool fits_tiles(const std::vector<Tensor>& weights, int64_t pad_h, int64_t pad_w) {
+  bool fits = pad_h == 1 && pad_w == 1;
+  for (size_t l = 0; l < weights.size(); ++l)
+    fits = fits && is_3x3(weights[l]) && weights[l].size(1) > 0 && (l == 0 || !is_few(weights[l].size(1)));
+  return fits;
 }
 
-Tensor in_tiles(const Tensor& x, const std::vector<Tensor>& weights, const std::vector<std::optional<Tensor>>& biases,
-                int64_t n_segment, int64_t fold_div, bool wrap, Activation activation, const std::optional<Tensor>& packed) {
+// None where threads do better to share a clip, in floats. That goes by sizes alone: results are the same on any number of them.
+std::optional<Tensor> in_tiles(const Tensor& x, const std::vector<Tensor>& weights,
+                               const std::vector<std::optional<Tensor>>& biases, int64_t n_segment, int64_t fold_div, bool wrap,
+                               Activation activation, const std::optional<Tensor>& packed) {
   const Size4 size = sizes4(x);
-  const bool nhwc = wants_nhwc(x);
-  Tensor y = empty4({size[0], weights.back().size(0), size[2], size[3]}, dtype_of(x), nhwc);
+  const int64_t clips = size[0] / n_segment;
+  std::vector<std::vector<float>> bias;
+  std::vector<HalfLayer> layers;
+  int64_t work = 0;  // of a clip
+  for (size_t l = 0; l < weights.size(); ++l) {
+    const int64_t in = weights[l].size(1), out = weights[l].size(0);
+    bias.push_back(padded_bias(biases[l], out));
+    layers.push_back({in, out, is_few(in), nullptr, bias.back().data()});
+    work += n_segment * size[2] * size[3] * 9 * in * out;
+  }
+  HalfTrunk trunk{layers.data(), static_cast<int64_t>(layers.size()), static_cast<const uint16_t*>(x.const_data_ptr()), nullptr,
+                  strides4(x), size[2], size[3], n_segment, fold_div, wrap, wants_nhwc(x), activation};
+  const int64_t space = amx::trunk_workspace(trunk);
+  if (size[2] * size[3] > kSmallImage || space > kSmallSpace || (work > kSmallClip && clips < kSomeClips)) return std::nullopt;
+  Tensor y = empty4({size[0], weights.back().size(0), size[2], size[3]}, dtype_of(x), trunk.nhwc);
   if (y.numel() == 0) return y;
   std::vector<float> own(packed.has_value() ? 0 : tiles_size_of(weights));
   if (!packed.has_value()) pack_tiles(weights, own.data());
   const float* tiles = packed.has_value() ? packed->const_data_ptr<float>() + floats_of(weights) : own.data();
-  std::vector<std::vector<float>> bias;
-  std::vector<HalfLayer> layers;
-  int64_t work = 0;
   for (size_t l = 0; l < weights.size(); ++l) {
-    const int64_t in = weights[l].size(1), out = weights[l].size(0);
-    bias.push_back(padded_bias(biases[l], out));
-    layers.push_back({in, out, is_few(in), reinterpret_cast<const uint16_t*>(tiles), bias.back().data()});
-    tiles += tiles_size(weights[l], is_few(in));
-    work += in * out;  // of the 9 at a pixel; a core multiplies 16 times as many as floats
+    layers[l].filter = reinterpret_cast<const uint16_t*>(tiles);
+    tiles += tiles_size(weights[l], layers[l].few);
   }
-  const HalfTrunk trunk{layers.data(), static_cast<int64_t>(layers.size()), static_cast<const uint16_t*>(x.const_data_ptr()),
-                        static_cast<uint16_t*>(y.mutable_data_ptr()), strides4(x), size[2], size[3], n_segment, fold_div, wrap,
-                        nhwc, activation};
-  const int64_t space = amx::trunk_workspace(trunk);
-  share_out(size[0] / n_segment, n_segment * size[2] * size[3] * work / 2, [&](int64_t begin, int64_t end) {
+  trunk.y = static_cast<uint16_t*>(y.mutable_data_ptr());
+  share_out(clips, work / 16, [&](int64_t begin, int64_t end) {  // 16 times as many as floats in the same time
     amx::trunk(trunk, floats(space).get(), begin, end);
   });
   return y;
@@ -303,8 +315,10 @@ Tensor convolve(const Tensor& x, const std::vector<Tensor>& weights, const std::
                 int64_t n_segment, int64_t fold_div, bool wrap, int64_t pad_h, int64_t pad_w, Activation activation,
                 const std::optional<Tensor>& packed_weights) {
 #ifdef BK_AMX
-  if (fits_tiles(x, weights, pad_h, pad_w))
-    return in_tiles(x, weights, biases, n_segment, fold_div, wrap, activation, packed_weights);
+  if (isa() == Isa::amx && dtype_of(x) == aoti_torch_dtype_bfloat16() && fits_tiles(weights, pad_h, pad_w)) {
+    const auto y = in_tiles(x, weights, biases, n_segment, fold_div, wrap, activation, packed_weights);
+    if (y.has_value()) return *y;
+  }
 #endif
   const Size4 size = sizes4(x);
   const Filter last(weights.back());

@@ -102,7 +102,7 @@ struct PlanesAndPixels {
 // A stack of 3x3 layers in bfloat16, on tiles.
 struct HalfLayer {
   int64_t in, out;
-  bool few;  // channels (see tiles.h)
+  bool few;  // channels (see tiles.h), of the first one
   const uint16_t* filter;
   const float* bias;  // a multiple of 32 long
 };

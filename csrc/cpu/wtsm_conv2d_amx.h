@@ -1,5 +1,5 @@
 // wtsm_conv2d and stacks of it in bfloat16 on processors that multiply tiles of it (AMX): 3x3 layers of small images, padded to
-// their size. Included inside a namespace of its own, after vec.h.
+// their size, whose channels are few in the first layer or in none. Included inside a namespace of its own, after vec.h.
 //
 // A thread takes a clip through all layers. A layer's outputs are rounded to bfloat16, as eager rounds them, and put where the
 // next one reads them: the shift is an address.
@@ -185,9 +185,10 @@ void clip(const HalfTrunk& a, const Workspace& w, int64_t first) {
 
 }  // namespace
 
-// Clips [begin, end), which fill `trunk_workspace` floats each.
+// Floats of workspace a thread needs.
 int64_t trunk_workspace(const HalfTrunk& a) { return Workspace(a, nullptr).size; }
 
+// Clips [begin, end).
 void trunk(const HalfTrunk& a, float* space, int64_t begin, int64_t end) {
   const Workspace w(a, space);
   std::fill_n(space, w.size, 0.f);

@@ -7,6 +7,7 @@ import pytest
 import torch
 from kernel_helpers import assert_compiled, error, every_isa, same_bits_on_any_thread_count
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import bigsmall_kernels as bk
 from bigsmall_kernels import reference
@@ -162,6 +163,15 @@ def test_statistics_of_faint_pictures(dark: int) -> None:
         truth = x.mean(), x.std(correction=0), d.std(correction=0)
         stats = bk.InputStats.from_sums(bk.bigsmall_input_sums(frames, box, big_size=24), big_size=24)
         assert np.allclose(stats, truth, rtol=2e-6), name
+
+
+def test_a_trace_holds_for_other_sizes() -> None:
+    def inputs(frames: Tensor) -> tuple[Tensor, Tensor]:
+        return bk.bigsmall_inputs(frames, big_size=16, small_size=4)
+
+    example, frames = video(7, 40, 60), video(7, 50, 80)
+    for traced in (torch.jit.trace(inputs, (example,)), make_fx(inputs, tracing_mode="symbolic")(example)):
+        assert all(error(y, e.double()) <= 1e-6 for y, e in zip(traced(frames), inputs(frames), strict=True))
 
 
 @every_isa

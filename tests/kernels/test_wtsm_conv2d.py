@@ -129,6 +129,10 @@ def test_low_precision(dtype: torch.dtype) -> None:
     (3, 1, (31, 96, 2), 17, 16, 40),
     (8, 1, (2, 64), 32, 32, 1),
     (2, 1, (16, 16), 33, 32, 3),
+    (3, 2, (4, 2, 5), 6, 7, 3),
+    (1, 1, (3, 1, 3, 34), 5, 5, 2),
+    (8, 2, (64, 96), 14, 15, 8),
+    (8, 8, (64, 96), 14, 15, 8),
 ])  # fmt: skip
 def test_bfloat16_of_many_shapes(n, clips, channels, height, width, fold_div, activation) -> None:
     """Small images and larger ones, few channels and many, of any strides, alone and as a stack, both shifts."""
