@@ -259,10 +259,10 @@ class Stack {
 // --- in bfloat16, on tiles ---------------------------------------------------------------------------------------------
 
 #ifdef BK_AMX
-constexpr int64_t kSmallImage = 1024;      // pixels
-constexpr int64_t kSmallClip = 64000000;   // multiplications that one thread does in a tenth of a millisecond
-constexpr int64_t kSomeClips = 8;          // or as many clips
+constexpr int64_t kSmallImage = 1024;     // pixels
 constexpr int64_t kSmallSpace = 1 << 22;  // floats of a thread's workspace
+constexpr int64_t kSmallClip = 64000000;  // multiplications that one thread does in a tenth of a millisecond,
+constexpr int64_t kSomeClips = 8;         // or as many clips
 
 // 3x3 layers with zeros around the images; of a few channels, which lie otherwise, only what comes from outside.
 bool fits_tiles(const std::vector<Tensor>& weights, int64_t pad_h, int64_t pad_w) {
