@@ -175,15 +175,19 @@ def _pack_winograd(weight: Tensor, transform: tuple[tuple[float, ...], ...]) -> 
     return u.reshape(len(g) ** 2, blocks, 16, in_).transpose(2, 3).reshape(-1)
 
 
+def _is_3x3(weight: Tensor) -> bool:
+    return tuple(weight.shape[2:]) == (3, 3)
+
+
 def _is_direct(weight: Tensor) -> bool:
-    return tuple(weight.shape[2:]) != (3, 3) or weight.shape[1] <= DIRECT_CHANNELS
+    return not _is_3x3(weight) or weight.shape[1] <= DIRECT_CHANNELS
 
 
 def packed_size(weight: Tensor) -> int:
     """Number of elements of `pack_wtsm_conv2d`."""
     values = weight.shape[2] * weight.shape[3] if _is_direct(weight) else len(WINOGRAD_3X3) ** 2
     floats: int = (weight.shape[0] + 15) // 16 * 16 * weight.shape[1] * values
-    return floats + (_tiles_size(weight, _is_few(weight)) if tuple(weight.shape[2:]) == (3, 3) else 0)
+    return floats + (_tiles_size(weight, _is_few(weight)) if _is_3x3(weight) else 0)
 
 
 def pack_wtsm_conv2d(weight: Tensor) -> Tensor:
@@ -244,7 +248,7 @@ def pack_wtsm_conv2d_stack(weights: list[Tensor]) -> Tensor:
     The same for any instruction set.
     """
     floats = (_pack_direct(w) if _is_direct(w) else _pack_winograd(w, WINOGRAD_3X3) for w in weights)
-    tiles = (_pack_tiles(w, _is_few(w)) for w in weights if tuple(w.shape[2:]) == (3, 3))
+    tiles = (_pack_tiles(w, _is_few(w)) for w in weights if _is_3x3(w))
     return torch.cat([*floats, *tiles])
 
 

@@ -163,7 +163,9 @@ def wtsm_conv2d_stack(
         packed: `torch.ops.bigsmall_kernels.pack_wtsm_conv2d_stack(weights)` of the weights as they are now.
 
     Returns:
-        (B*n_segment, Cout of the last layer, H, W).
+        (B*n_segment, Cout of the last layer, H, W), as of `wtsm_conv2d`. In bfloat16 the outputs between layers are
+        rounded, as eager rounds them, of images up to 1,024 pixels where the processor has AMX, and stay floats
+        elsewhere, and where a clip is large and there are fewer than 8 or a layer inside has fewer than 4 channels.
 
     Raises:
         TypeError, ValueError: naming the argument, what it was and what was expected.

@@ -11,19 +11,8 @@
 #include <utility>
 
 #define BK_KERNEL "double_conv2d_pool_kernel.h"
+#define BK_AMX_KERNEL "double_conv2d_pool_amx.h"
 #include "each_isa.h"
-
-#ifdef BK_AMX
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c,prefer-vector-width=512")
-namespace bk::amx {
-#define BK_LANES 16
-#include "vec.h"
-#include "double_conv2d_pool_amx.h"
-#undef BK_LANES
-}  // namespace bk::amx
-#pragma GCC pop_options
-#endif
 
 namespace bk {
 namespace {
@@ -47,8 +36,6 @@ std::vector<float> packed_adjoint(const Tensor& weight) {
   });
   return packed;
 }
-
-bool is_3x3(const Tensor& w) { return w.dim() == 4 && w.size(2) == 3 && w.size(3) == 3; }
 
 // Both filters in the Winograd domain, one after the other.
 int64_t winograd_size(const Tensor& w1, const Tensor& w2) { return winograd_size(w1) + winograd_size(w2); }

@@ -8,6 +8,8 @@
 
 namespace bk {
 
+inline bool is_3x3(const Tensor& w) { return w.dim() == 4 && w.size(2) == 3 && w.size(3) == 3; }
+
 // A tile of pixels holds 32 values of each. Of a few channels of an image, a pixel has with it those above and below it, in
 // words of two values, and three pixels beside each other fill a tile.
 constexpr int64_t words_of_few(int64_t channels) { return (3 * channels + 1) / 2; }

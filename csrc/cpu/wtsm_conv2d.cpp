@@ -5,19 +5,8 @@
 #include "wtsm_conv2d_layers.h"
 
 #define BK_KERNEL "wtsm_conv2d_kernel.h"
+#define BK_AMX_KERNEL "wtsm_conv2d_amx.h"
 #include "each_isa.h"
-
-#ifdef BK_AMX
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c,prefer-vector-width=512")
-namespace bk::amx {
-#define BK_LANES 16
-#include "vec.h"
-#include "wtsm_conv2d_amx.h"
-#undef BK_LANES
-}  // namespace bk::amx
-#pragma GCC pop_options
-#endif
 
 namespace bk {
 
@@ -63,8 +52,6 @@ Tensor with_layout(const Tensor& y, bool nhwc) {
 }
 
 // --- packed weights ---------------------------------------------------------------------------------------------------
-
-bool is_3x3(const Tensor& w) { return w.size(2) == 3 && w.size(3) == 3; }
 
 int64_t floats_of(const std::vector<Tensor>& weights) {
   int64_t size = 0;

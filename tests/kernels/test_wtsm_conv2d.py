@@ -155,6 +155,15 @@ def test_bfloat16_of_many_shapes(n, clips, channels, height, width, fold_div, ac
                 assert torch.equal(ours, bk.wtsm_conv2d(x, weights[0], biases[0], **arguments)), name
 
 
+@every_isa
+def test_bfloat16_between_layers() -> None:
+    """On tiles a layer's outputs are rounded to bfloat16, as in eager; in floats they are not."""
+    x, weight = torch.ones(3, 4, 5, 5).bfloat16(), torch.zeros(4, 4, 3, 3).bfloat16()
+    weight[range(4), range(4), 1, 1] = 1
+    y = bk.wtsm_conv2d_stack(x, [weight] * 2, [torch.full((4,), b).bfloat16() for b in (2**-9, -1.0)])
+    assert torch.equal(y, torch.full_like(x, 0.0 if bk.info()["isa"] == "amx" else 2**-9))
+
+
 def test_float64_is_float64() -> None:
     x, weight, bias = (torch.randn(s, dtype=torch.float64) for s in ((6, 5, 9, 9), (7, 5, 3, 3), (7,)))
     exact = reference.wtsm_conv2d(x, weight, bias, 3, 3, True, *PLAIN, "tanh")
